@@ -1,0 +1,132 @@
+"""The shapes of the embedded networks, and what only their training needs."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from pytorch_pretrained_biggan.config import BigGANConfig
+from pytorch_pretrained_biggan.model import BigGAN, BigGANBatchNorm
+from torch import Tensor, nn
+from torch.nn.utils import spectral_norm
+
+from .captions import CONTEXT_LENGTH, VOCABULARY_SIZE
+from .nouns import NOUNS
+from .scenes import LATENT_DIM
+
+SIZE = 64  # pixels, of every embedded network
+
+_TEXT = {
+    "context_length": CONTEXT_LENGTH,
+    "vocab_size": VOCABULARY_SIZE,
+    "width": 128,
+    "heads": 4,
+    "layers": 2,
+}
+CLIP_CONFIGS = {  # arguments of open_clip.CLIP
+    "clip": {
+        "embed_dim": 192,
+        "vision_cfg": {"layers": (1, 2, 2, 1), "width": 24, "head_width": 64, "image_size": SIZE},
+        "text_cfg": _TEXT,
+    },
+    "judge": {
+        "embed_dim": 192,
+        "vision_cfg": {
+            "timm_model_name": "regnetx_002",
+            "timm_model_pretrained": False,
+            "timm_pool": "avg",
+            "timm_proj": "linear",
+            "image_size": SIZE,
+        },
+        "text_cfg": _TEXT,
+    },
+}
+GENERATOR_CONFIG = {  # fields of pytorch_pretrained_biggan.BigGANConfig
+    "output_dim": SIZE,
+    "z_dim": LATENT_DIM,
+    "class_embed_dim": LATENT_DIM,
+    "channel_width": 32,
+    "num_classes": len(NOUNS),
+    "layers": [
+        (False, 16, 16),
+        (True, 16, 8),
+        (False, 8, 8),
+        (True, 8, 4),
+        (False, 4, 4),
+        (True, 4, 2),
+        (True, 2, 1),
+    ],
+    "attention_layer_position": -1,
+    "eps": 1e-4,
+    "n_stats": 51,
+}
+
+
+class _BatchStatistics(BigGANBatchNorm):
+    """The package's batch norm, normalised by the batch itself, as it must be in training."""
+
+    def forward(self, x: Tensor, truncation: float, condition_vector: Tensor | None = None) -> Tensor:
+        if not self.conditional:
+            return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
+        normal = F.batch_norm(x, None, None, training=True, eps=self.eps)
+        weight = 1 + self.scale(condition_vector)[:, :, None, None]
+        return torch.addcmul(self.offset(condition_vector)[:, :, None, None], normal, weight)
+
+
+def trainable_generator() -> BigGAN:
+    """Return a fresh sticker generator whose batch norms use the batch's own statistics."""
+    model = BigGAN(BigGANConfig.from_dict(GENERATOR_CONFIG))
+    for module in model.modules():
+        if isinstance(module, BigGANBatchNorm):
+            module.__class__ = _BatchStatistics
+            if not module.conditional:
+                nn.init.ones_(module.weight)
+                nn.init.zeros_(module.bias)
+    nn.init.normal_(model.embeddings.weight)
+    # The package computes as many channels as the last block has and keeps three; so do we, later.
+    width = GENERATOR_CONFIG["channel_width"]
+    model.generator.conv_to_rgb = spectral_norm(nn.Conv2d(width, 3, 3, padding=1), eps=1e-4)
+    return model
+
+
+class Discriminator(nn.Module):
+    """A projection discriminator (Miyato and Koyama, 2018): pictures, classes → logits [n]."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        widths = [width, 2 * width, 4 * width, 8 * width]
+        self.first = spectral_norm(nn.Conv2d(3, width, 3, padding=1))
+        self.down = nn.ModuleList(
+            spectral_norm(nn.Conv2d(a, b, 4, stride=2, padding=1))
+            for a, b in zip([width, *widths[:-1]], widths, strict=True)
+        )
+        self.mix = nn.ModuleList(spectral_norm(nn.Conv2d(b, b, 3, padding=1)) for b in widths[1:])
+        self.head = spectral_norm(nn.Linear(widths[-1], 1))
+        self.classes = spectral_norm(nn.Embedding(len(NOUNS), widths[-1]))
+
+    def forward(self, image: Tensor, label: Tensor) -> Tensor:
+        """Return the logits [n] of images [n, 3, 64, 64] in [-1, 1] and classes [n]."""
+        h = F.leaky_relu(self.first(image), 0.2)
+        for i, down in enumerate(self.down):
+            h = F.leaky_relu(down(h), 0.2)
+            if i:
+                h = h + F.leaky_relu(self.mix[i - 1](h), 0.2)
+        h = h.sum((2, 3)) / 4
+        return self.head(h)[:, 0] + (h * self.classes(label)).sum(1)
+
+
+class AuxiliaryHeads(nn.Module):
+    """Linear readings of an embedding that speed up an encoder's training; thrown away after it."""
+
+    def __init__(self, dim: int, sizes: dict[str, int]) -> None:
+        super().__init__()
+        self.heads = nn.ModuleDict({name: nn.Linear(dim, n) for name, n in sizes.items()})
+
+    def forward(self, embedding: Tensor, targets: dict[str, Tensor]) -> Tensor:
+        """Return the sum of the readings' losses: long targets [n], or multi-hot ones [n, classes]."""
+        losses = []
+        for name, target in targets.items():
+            logits = self.heads[name](embedding)
+            if target.is_floating_point():
+                target = target / target.sum(1, keepdim=True)
+            losses.append(F.cross_entropy(logits, target))
+        return torch.stack(losses).sum()
