@@ -1,0 +1,48 @@
+"""CLIP-guided image generation, explained and reproduced: FuseDream and prompts by optimal transport."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_WHERE = {  # loaded when first asked for: the import itself takes no torch
+    "load": "fusedream_nb.models",
+    "fusedream": "fusedream_nb.method.fuse",
+    "climb": "fusedream_nb.method.optimise",
+    "top_k": "fusedream_nb.method.latents",
+    "OverParameterised": "fusedream_nb.method.latents",
+    "CLIPScore": "fusedream_nb.method.scores",
+    "AugCLIP": "fusedream_nb.method.scores",
+    "budget": "fusedream_nb.method.budgets",
+    "claim": "fusedream_nb.notebook.claims",
+    "grid": "fusedream_nb.notebook.show",
+    "save": "fusedream_nb.reproduce.record",
+    "read_record": "fusedream_nb.reproduce.record",
+    "replay": "fusedream_nb.reproduce.record",
+}
+__all__ = sorted(_WHERE)
+
+if TYPE_CHECKING:
+    from fusedream_nb.method.budgets import budget
+    from fusedream_nb.method.fuse import fusedream
+    from fusedream_nb.method.latents import OverParameterised, top_k
+    from fusedream_nb.method.optimise import climb
+    from fusedream_nb.method.scores import AugCLIP, CLIPScore
+    from fusedream_nb.models import load
+    from fusedream_nb.notebook.claims import claim
+    from fusedream_nb.notebook.show import grid
+    from fusedream_nb.reproduce.record import read_record, replay, save
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    if name not in _WHERE:
+        raise AttributeError(f"module 'fusedream_nb' has no attribute {name!r}")
+    value = getattr(import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_WHERE])

@@ -1,0 +1,102 @@
+"""FuseDream for single pictures (Algorithm 1 of the paper): start, over-parameterise, climb."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+
+import torch
+
+from fusedream_nb.models import Models
+from fusedream_nb.models.generators import Latent
+
+from . import augment
+from .budgets import Budget
+from .budgets import budget as find_budget
+from .latents import OverParameterised, Weights, top_k
+from .optimise import Step, climb
+from .scores import AugCLIP
+
+_JUDGE_SEED, _START_SEED = 20_211_203, 12_015_73  # the fixed augmentations; any constants do
+
+
+def fusedream(
+    prompt: str | Sequence[str],
+    models: Models,
+    *,
+    seed: int | Sequence[int] = 0,
+    budget: str | None = None,
+    M: int | None = None,
+    k: int | None = None,
+    steps: int | None = None,
+    copies: int | None = None,
+    lr: float | None = None,
+    policy: Collection[str] = augment.ALL,
+    weights: Weights = "scalar",
+) -> Iterator[Step]:
+    """Make a picture from words by climbing AugCLIP (FuseDream, Algorithm 1), a Step at a time.
+
+    Several prompts or seeds run as one batch: one picture each, the same as alone up to rounding.
+    What is None comes from the budget ("quick", "full", "paper"). ``weights`` are one scalar a basis
+    latent, from 1/k (the paper), or one softmaxed logit a coordinate (the authors' code).
+    The picture of a run is the last Step's ``best_image`` [n, 3, h, w] in [-1, 1].
+    Raises ValueError, before any work, for an empty prompt or numbers out of range.
+    """
+    runs = _runs(prompt, seed)
+    given = {"M": M, "k": k, "steps": steps, "copies": copies, "lr": lr}
+    sizes = replace(find_budget(budget), **{name: v for name, v in given.items() if v is not None})
+    _check(sizes)
+    augment.draw(1, sizes.copies, torch.Generator(), policy)
+    return _run(runs, models, sizes, policy, weights)
+
+
+def _run(
+    runs: list[tuple[str, int]], models: Models, sizes: Budget, policy: Collection[str], weights: Weights
+) -> Iterator[Step]:
+    began = time.monotonic()
+    prompts = [text for text, _ in runs]
+    rngs = [torch.Generator().manual_seed(seed) for _, seed in runs]
+    same = augment.draw(1, sizes.start_copies, torch.Generator().manual_seed(_START_SEED), policy)
+    basis = []
+    for text, rng in zip(prompts, rngs, strict=True):
+        rank = AugCLIP(models.clip, text, sizes.start_copies, fixed=same)
+        basis.append(top_k(models.generator, rank, sizes.M, sizes.k, rng)[0])
+    joined = Latent.cat([latent.map(lambda t: t[None]) for latent in basis])
+    start = OverParameterised.start(joined, weights, rngs)
+    fixed = augment.draw(1, sizes.judged_copies, torch.Generator().manual_seed(_JUDGE_SEED))
+    yield from climb(
+        models.generator,
+        AugCLIP(models.clip, prompts, sizes.copies, policy=policy),
+        start,
+        rngs,
+        steps=sizes.steps,
+        lr=sizes.lr,
+        judge=AugCLIP(models.clip, prompts, sizes.judged_copies, fixed=fixed),
+        began=began,
+    )
+
+
+def _runs(prompt: str | Sequence[str], seed: int | Sequence[int]) -> list[tuple[str, int]]:
+    """Pair prompts with seeds: one prompt with many seeds, many prompts with one, or one each."""
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    seeds = [seed] if isinstance(seed, int) else [int(s) for s in seed]
+    if not prompts or any(not text.strip() for text in prompts):
+        raise ValueError("The prompt is empty; say in words what the picture should show.")
+    if not seeds or any(s < 0 or s >= 2**63 for s in seeds):
+        raise ValueError("A seed is a whole number from 0 to 2^63 - 1.")
+    if len(prompts) > 1 and len(seeds) > 1 and len(prompts) != len(seeds):
+        raise ValueError(f"{len(prompts)} prompts want one seed or as many, not {len(seeds)}.")
+    n = max(len(prompts), len(seeds))
+    return list(zip(prompts * (n // len(prompts)), seeds * (n // len(seeds)), strict=True))
+
+
+def _check(sizes: Budget) -> None:
+    if not 1 <= sizes.k <= sizes.M:
+        raise ValueError(f"The start keeps k of M samples, so 1 ≤ k ≤ M; got k = {sizes.k}, M = {sizes.M}.")
+    if sizes.steps < 0:
+        raise ValueError(f"The number of steps must be 0 or more, not {sizes.steps}.")
+    if sizes.copies < 1:
+        raise ValueError(f"The number of augmented copies must be at least 1, not {sizes.copies}.")
+    if not sizes.lr > 0:
+        raise ValueError(f"The learning rate must be above 0, not {sizes.lr}.")

@@ -1,0 +1,81 @@
+"""What is climbed: scores of pictures against words. Higher is better; they add and scale."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import Tensor
+
+from fusedream_nb.models.encoders import Clip
+
+from . import augment
+from .augment import Draw, Rng
+
+
+class Score:
+    """A function of images [n, 3, h, w] in [-1, 1] and randomness, to scores [n]."""
+
+    def __call__(self, image: Tensor, rng: Rng) -> Tensor:
+        """Return the scores [n] of the images, differentiably."""
+        raise TypeError(f"{type(self).__name__} does not say how it scores an image; define __call__.")
+
+    def __add__(self, other: Score) -> Score:
+        return WeightedSum([(1.0, self), (1.0, other)])
+
+    def __mul__(self, weight: float) -> Score:
+        return WeightedSum([(weight, self)])
+
+    __rmul__ = __mul__
+
+
+class WeightedSum(Score):
+    """A weighted sum of scores."""
+
+    def __init__(self, terms: Sequence[tuple[float, Score]]) -> None:
+        self.terms = list(terms)
+
+    def __call__(self, image: Tensor, rng: Rng) -> Tensor:
+        return torch.stack([weight * score(image, rng) for weight, score in self.terms]).sum(0)
+
+
+class CLIPScore(Score):
+    """The cosine of text and image in CLIP's space (FuseDream, Eq. 1), in [-1, 1].
+
+    One text for all images, or one text an image.
+    """
+
+    def __init__(self, clip: Clip, text: str | Sequence[str]) -> None:
+        self.clip, self.text = clip, clip.encode_text(text)
+
+    def __call__(self, image: Tensor, rng: Rng | None = None) -> Tensor:
+        return (self.clip.encode_image(image) * self.text).sum(-1)
+
+
+class AugCLIP(Score):
+    """The mean CLIP score over random augmentations of the image (FuseDream, Eq. 3), in [-1, 1].
+
+    ``copies`` augmented copies of each image are drawn anew at each call; ``policy`` names the
+    augmentations that are on. ``fixed`` gives the same augmentations at every call instead.
+    """
+
+    def __init__(
+        self,
+        clip: Clip,
+        text: str | Sequence[str],
+        copies: int,
+        *,
+        policy: Collection[str] = augment.ALL,
+        fixed: Draw | None = None,
+    ) -> None:
+        self.clip, self.text = clip, clip.encode_text(text)
+        self.copies, self.policy, self.fixed = copies, policy, fixed
+
+    def __call__(self, image: Tensor, rng: Rng) -> Tensor:
+        if self.fixed is not None:
+            numbers = self.fixed.expand(len(image))
+        else:
+            numbers = augment.draw(len(image), self.copies, rng, self.policy)
+        copies = augment.augment(image, numbers, self.clip.size)
+        vectors = self.clip.encode_image(copies).view(len(image), numbers.copies, -1)
+        return (vectors.mean(1) * self.text).sum(-1)

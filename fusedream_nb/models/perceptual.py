@@ -1,0 +1,46 @@
+"""How far apart two pictures look: LPIPS (Zhang et al., 2018)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+import lpips
+import torch
+from torch import Tensor, nn
+
+from .files import load_strictly, read_tensors
+
+
+class Perceptual:
+    """LPIPS of the ``lpips`` package on a SqueezeNet trunk: two batches of pictures → [n]."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+    @classmethod
+    def from_folder(cls, folder: Path, *, linear_heads: bool) -> Self:
+        """Load a trunk, ``squeezenet1_1`` of torchvision by its ``features``.
+
+        ``linear_heads`` adds the package's trained channel weights, which belong to the ImageNet
+        trunk. Raises FileNotFoundError for a missing file and ValueError for wrong keys.
+        """
+        module = lpips.LPIPS(net="squeeze", lpips=linear_heads, pnet_rand=True, verbose=False)
+        tensors = read_tensors(folder, ("model.safetensors", "squeezenet1_1-b8a52dc0.pth"))
+        features = {k.removeprefix("features."): v for k, v in tensors.items() if "classifier" not in k}
+        # lpips cuts the trunk into slices but keeps each layer's number as its name.
+        slices = {name: part for name, part in module.net.named_children() if name.startswith("slice")}
+        for part in slices.values():
+            numbers = tuple(f"{number}." for number, _ in part.named_children())
+            chosen = {k: v for k, v in features.items() if k.startswith(numbers)}
+            load_strictly(part, chosen, folder)
+        return cls(module)
+
+    def to(self, device: torch.device) -> Self:
+        """Move the network to a device."""
+        self.module = self.module.to(device)
+        return self
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return the distances [n] of pictures [n, 3, h, w] in [-1, 1], differentiably; 0 if equal."""
+        return self.module(a, b).flatten()
