@@ -103,17 +103,21 @@ def augment(image: Tensor, numbers: Draw, size: int | None = None) -> Tensor:
     flat = Draw(*(getattr(numbers, f.name).reshape(-1) for f in fields(numbers)))
     centre = (torch.arange(size, device=image.device) * 2 + 1) / size - 1
     grey = image.mean((1, 2, 3)).repeat_interleave(numbers.copies)
-    x, inside_x = _source(centre, flat.shift_x, flat.ratio, w)
-    y, inside_y = _source(centre, flat.shift_y, flat.ratio, h)
+    x, frame_x, inside_x = _source(centre, flat.shift_x, flat.ratio, w)
+    y, frame_y, inside_y = _source(centre, flat.shift_y, flat.ratio, h)
     grid = torch.stack([x[:, None].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], -1)
     copies = image.repeat_interleave(numbers.copies, 0)
     moved = F.grid_sample(copies, grid, mode="bilinear", align_corners=False)
+    moved = moved * (frame_y[:, :, None] * frame_x[:, None, :])[:, None]
     inside = (inside_y[:, :, None] * inside_x[:, None, :])[:, None]
     return _colour(moved, inside, grey, flat) * _keep(flat, size, image.device)
 
 
-def _source(centre: Tensor, shift: Tensor, ratio: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Return where in [-1, 1] each output pixel reads along one axis [m, size], and if it may.
+def _source(
+    centre: Tensor, shift: Tensor, ratio: Tensor, side: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return where each output pixel reads along one axis [m, size], in [-1, 1]; its share inside the
+    frame after resizing; and its share inside both the frame and the picture.
 
     Translation happens before resizing, so what left the frame stays outside however it is shrunk.
     Shifts are whole pixels, as in DiffAugment.
@@ -122,7 +126,8 @@ def _source(centre: Tensor, shift: Tensor, ratio: Tensor, side: int) -> tuple[Te
     pixels = (shift / TRANSLATION * (limit + 0.5)).round().clamp(-limit, limit)
     frame = centre / ratio[:, None]
     place = frame - (2 * pixels / side)[:, None]
-    return place, _coverage(frame, side) * _coverage(place, side)
+    framed = _coverage(frame, side)
+    return place, framed, framed * _coverage(place, side)
 
 
 def _coverage(place: Tensor, side: int) -> Tensor:
@@ -133,8 +138,6 @@ def _coverage(place: Tensor, side: int) -> Tensor:
 
 def _colour(moved: Tensor, inside: Tensor, grey: Tensor, numbers: Draw) -> Tensor:
     """Brighten, saturate, then change the contrast: one affine map of each pixel inside the frame."""
-    if bool((numbers.saturation == 1).all() and (numbers.contrast == 1).all()):
-        return moved * (inside > 0) if not bool(numbers.brightness.any()) else moved
     s, c = numbers.saturation[:, None, None, None], numbers.contrast[:, None, None, None]
     constant = (1 - c) * grey[:, None, None, None] + numbers.brightness[:, None, None, None]
     own = moved.mean(1, keepdim=True)

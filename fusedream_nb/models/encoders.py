@@ -54,7 +54,9 @@ class Clip:
 
             tokenizer: Any = WordTokenizer()
         else:
-            tokenizer = open_clip.SimpleTokenizer(config["model_cfg"]["text_cfg"]["context_length"])
+            tokenizer = open_clip.SimpleTokenizer(
+                context_length=config["model_cfg"]["text_cfg"]["context_length"]
+            )
         return cls(model, tokenizer, name=name, **{k: scale[k] for k in ("mean", "std") if k in scale})
 
     def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Self:

@@ -88,6 +88,16 @@ def trainable_generator() -> BigGAN:
     return model
 
 
+def with_all_rows(model: BigGAN) -> dict[str, Tensor]:
+    """Return a trained generator's state with zeros for the rows of its last convolution not trained."""
+    rows = GENERATOR_CONFIG["channel_width"] - 3
+    named = [f"generator.conv_to_rgb.{part}" for part in ("bias", "weight_orig", "weight_u")]
+    return {
+        name: F.pad(value, [0] * (2 * value.ndim - 1) + [rows]) if name in named else value
+        for name, value in model.state_dict().items()
+    }
+
+
 class Discriminator(nn.Module):
     """A projection discriminator (Miyato and Koyama, 2018): pictures, classes → logits [n]."""
 
@@ -114,6 +124,9 @@ class Discriminator(nn.Module):
         return self.head(h)[:, 0] + (h * self.classes(label)).sum(1)
 
 
+NOUN_WEIGHT = 5.0  # nouns are the hard part, and a caption's colours and place say most without them
+
+
 class AuxiliaryHeads(nn.Module):
     """Linear readings of an embedding that speed up an encoder's training; thrown away after it."""
 
@@ -128,5 +141,5 @@ class AuxiliaryHeads(nn.Module):
             logits = self.heads[name](embedding)
             if target.is_floating_point():
                 target = target / target.sum(1, keepdim=True)
-            losses.append(F.cross_entropy(logits, target))
+            losses.append(NOUN_WEIGHT ** (name == "noun") * F.cross_entropy(logits, target))
         return torch.stack(losses).sum()

@@ -191,15 +191,15 @@ def scenes_from_latent(z: Tensor, y: Tensor) -> Scenes:
     strength = strength * (~(GENERATOR_FORBIDDEN[nearest, y[:, None]].any(1))).float()
     background = u[:, 8 : 8 + len(world.BACKGROUNDS)]
     background = background.masked_fill(PLACES_FORBIDDEN[:, y].T, -math.inf).argmax(1)
-    scale = 0.62 + 0.33 * cdf[:, 2]
-    slack = (1.08 - scale) * 0.6
+    scale = 0.7 + 0.25 * cdf[:, 2]
+    slack = (1.05 - scale) * 0.5
     place = torch.stack(
         [
             (2 * cdf[:, 0] - 1) * slack,
             (2 * cdf[:, 1] - 1) * slack,
             scale,
-            (cdf[:, 3] - 0.5) * 0.4,
-            torch.where(u[:, 4] > 0, 1.0, -1.0),
+            (cdf[:, 3] - 0.5) * 0.2,
+            torch.ones(n),
         ],
         -1,
     )

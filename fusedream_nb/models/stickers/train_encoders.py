@@ -61,6 +61,12 @@ def _perturb(image: Tensor, rng: torch.Generator) -> Tensor:
     return (image + light.to(image)) * (~hole)[:, None].to(image)
 
 
+def _batch(places: list[Tensor], batch: int, rng: torch.Generator) -> Tensor:
+    """Pick scenes of one background, so that only what stands before it tells their captions apart."""
+    same = places[int(torch.randint(len(places), (), generator=rng))]
+    return same[torch.randint(len(same), (batch,), generator=rng)]
+
+
 def train_clip(name: str, folder: Path, minutes: float, device: str, pool: int, batch: int = 128) -> dict[str, Tensor]:
     """Train the climbed CLIP or the judge by the symmetric contrastive loss; return its weights."""
     rng = torch.Generator().manual_seed(SEEDS[name])
@@ -81,11 +87,12 @@ def train_clip(name: str, folder: Path, minutes: float, device: str, pool: int, 
     run = Run(folder, minutes, {"model": model, "heads": heads, "average": average, "optimiser": optimiser})
     rng.manual_seed(SEEDS[name] + 1000 * run.step)
     scenes, pictures = draw_pool(pool, rng)
+    places = [(scenes.background == b).nonzero()[:, 0] for b in range(len(world.BACKGROUNDS))]
     tokenizer = WordTokenizer()
     model.train()
     going = True
     while going:
-        index = torch.randint(pool, (batch,), generator=rng)
+        index = _batch(places, batch, rng) if run.step % 2 else torch.randint(pool, (batch,), generator=rng)
         chosen = scenes[index]
         tokens = tokenizer([caption(chosen, i, words) for i in range(batch)]).to(device)
         image = _perturb(pictures[index].to(device).float() / 127.5 - 1, rng)

@@ -10,17 +10,17 @@ truncation on the package's grid.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 
 import lpips
 import torch
 import torch.nn.functional as F
 import torchvision
-from pytorch_pretrained_biggan.config import BigGANConfig
 from pytorch_pretrained_biggan.model import BigGAN, BigGANBatchNorm
 from torch import Tensor, nn
 
-from .networks import GENERATOR_CONFIG, SIZE, Discriminator, trainable_generator
+from .networks import GENERATOR_CONFIG, SIZE, Discriminator, trainable_generator, with_all_rows
 from .nouns import NOUNS
 from .scenes import LATENT_DIM, scenes_from_latent
 from .train_encoders import _perturb
@@ -28,8 +28,10 @@ from .training import Run, ema_update
 from .world import render
 
 SEED = 404
-RGB_ROWS = [f"generator.conv_to_rgb.{part}" for part in ("bias", "weight_orig", "weight_u")]
-TAUGHT = 0.6  # share of the time before the discriminator joins
+# Shares of the time: first at 16 pixels, then at 32, then whole; what is coarse is learnt where it is cheap.
+GROWTH = ((0.15, 16), (0.35, 32), (1.0, SIZE))
+PERCEIVED = 0.35  # share of the time before the perceptual distance joins
+TAUGHT = 0.62  # share of the time before the discriminator joins
 
 
 def draw_latents(n: int, truncation: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -66,11 +68,11 @@ class _Pool:
 
 
 def taught_loss(fake: Tensor, real: Tensor) -> Tensor:
-    """Return the mean absolute difference at four scales, plus that of the finest edges."""
+    """Return the mean absolute difference at every scale down to 8 pixels, plus that of the finest edges."""
     loss = (fake - real).abs().mean()
     loss = loss + (fake.diff(dim=2) - real.diff(dim=2)).abs().mean()
     loss = loss + (fake.diff(dim=3) - real.diff(dim=3)).abs().mean()
-    for _ in range(3):
+    while fake.shape[-1] > 8:
         fake, real = F.avg_pool2d(fake, 2), F.avg_pool2d(real, 2)
         loss = loss + (fake - real).abs().mean()
     return loss
@@ -81,6 +83,33 @@ def _balance(taught: Tensor, adversarial: Tensor, last: Tensor) -> Tensor:
     a = torch.autograd.grad(taught, last, retain_graph=True)[0].norm()
     b = torch.autograd.grad(adversarial, last, retain_graph=True)[0].norm()
     return (a / (b + 1e-6)).clamp(max=100).detach()
+
+
+class GrowingHeads(nn.Module):
+    """Colours for the generator's features at 16 and 32 pixels, thrown away when it has grown."""
+
+    def __init__(self, model: BigGAN) -> None:
+        super().__init__()
+        width, side = model.config.channel_width, 4
+        self.ends: dict[int, int] = {}  # side → number of layers
+        self.heads = nn.ModuleDict()
+        for i, (up, _, out) in enumerate(model.config.layers):
+            side *= 2 if up else 1
+            if side in (16, 32):
+                norm = nn.BatchNorm2d(out * width, track_running_stats=False)
+                head = nn.Sequential(norm, nn.ReLU(), nn.Conv2d(out * width, 3, 3, padding=1), nn.Tanh())
+                self.heads[str(side)], self.ends[side] = head, i + 1
+
+    def forward(self, model: BigGAN, z: Tensor, y: Tensor, side: int) -> Tensor:
+        """Return the pictures [n, 3, side, side] in [-1, 1] of latents z and classes y [n]."""
+        condition = torch.cat([z, model.embeddings.weight.T[y]], 1)
+        if side == SIZE:
+            return model.generator(condition, 1.0)
+        h = model.generator.gen_z(condition).view(len(z), 4, 4, -1).permute(0, 3, 1, 2)
+        h = h.contiguous(memory_format=torch.channels_last)
+        for layer in model.generator.layers[: self.ends[side]]:
+            h = layer(h, condition, 1.0)
+        return self.heads[str(side)](h)
 
 
 def trunk_distance(weights: Path, device: str) -> nn.Module:
@@ -94,16 +123,29 @@ def trunk_distance(weights: Path, device: str) -> nn.Module:
     return module.eval().requires_grad_(False).to(device)
 
 
-def train_generator(folder: Path, minutes: float, device: str, pool: int, batch: int = 32) -> dict[str, Tensor]:
-    """Train the sticker generator; return the weights that the package's BigGAN class loads."""
+def train_generator(
+    folder: Path, minutes: float, device: str, pool: int, batch: int = 32, grid: Sequence[int] | None = None
+) -> dict[str, Tensor]:
+    """Train the sticker generator; return the weights that the package's BigGAN class loads.
+
+    ``grid`` names the rows of the table of truncations to measure (default: all).
+    """
     torch.manual_seed(SEED)
     rng = torch.Generator().manual_seed(SEED)
     model = trainable_generator().to(device, memory_format=torch.channels_last)
     average = copy.deepcopy(model).requires_grad_(False)
     judge = Discriminator().to(device, memory_format=torch.channels_last)
-    model_steps = torch.optim.Adam(model.parameters(), betas=(0.5, 0.98))
+    growing = GrowingHeads(model).to(device)
+    model_steps = torch.optim.Adam([*model.parameters(), *growing.parameters()], betas=(0.5, 0.98))
     judge_steps = torch.optim.Adam(judge.parameters(), lr=2e-4, betas=(0.5, 0.98))
-    state = {"model": model, "average": average, "judge": judge, "model_steps": model_steps, "judge_steps": judge_steps}
+    state = {
+        "model": model,
+        "average": average,
+        "growing": growing,
+        "judge": judge,
+        "model_steps": model_steps,
+        "judge_steps": judge_steps,
+    }
     run = Run(folder, minutes, state)
     rng.manual_seed(SEED + run.step)
     data = _Pool(pool // batch, batch, rng)
@@ -114,12 +156,14 @@ def train_generator(folder: Path, minutes: float, device: str, pool: int, batch:
     while going:
         z, y, real = data.take(device)
         for group in model_steps.param_groups:
-            group["lr"] = run.rate(2e-3 if run.share < TAUGHT else 1e-3)
-        fake = model.generator(torch.cat([z, model.embeddings.weight.T[y]], 1), 1.0)
+            group["lr"] = run.rate(2e-3)
+        side = next(size for share, size in GROWTH if run.share <= share)
+        real = F.avg_pool2d(real, SIZE // side)
+        fake = growing(model, z, y, side)
         loss = taught = taught_loss(fake, real)
         numbers = {"taught": taught.item()}
         trunk = folder.parent / "trunk" / "weights.pt"
-        if distance is None and run.step % 100 == 0 and trunk.exists():
+        if distance is None and run.share > PERCEIVED and trunk.exists():
             distance = trunk_distance(trunk, device)
         if distance is not None:
             perceived = distance(fake, real).mean()
@@ -147,7 +191,7 @@ def train_generator(folder: Path, minutes: float, device: str, pool: int, batch:
             _show(average, shown, folder / "samples.png", device)
         going = run.tick(**numbers)
     _show(average, shown, folder / "samples.png", device)
-    return with_statistics(average, device)
+    return with_statistics(average, device, grid=grid)
 
 
 @torch.no_grad()
@@ -160,33 +204,29 @@ def _show(model: BigGAN, latents: tuple[Tensor, Tensor], target: Path, device: s
 
 
 @torch.no_grad()
-def with_statistics(model: BigGAN, device: str, samples: int = 384) -> dict[str, Tensor]:
-    """Return a state dict with batch-norm statistics measured for each truncation of the grid."""
+def with_statistics(
+    model: BigGAN, device: str, samples: int = 384, grid: Sequence[int] | None = None
+) -> dict[str, Tensor]:
+    """Return a state dict with batch-norm statistics measured for each row of the truncations' grid."""
     rng = torch.Generator().manual_seed(SEED + 1)
-    plain = BigGAN(BigGANConfig.from_dict(GENERATOR_CONFIG))
-    rows = plain.generator.conv_to_rgb.weight.shape[0] - 3
-    padded = {
-        name: F.pad(value, [0] * (2 * value.ndim - 1) + [rows]) if name in RGB_ROWS else value
-        for name, value in model.state_dict().items()
-    }
-    plain.load_state_dict(padded)
+    filled = {k: v.cpu().clone() for k, v in with_all_rows(model).items()}
     norms = {name: m for name, m in model.named_modules() if isinstance(m, BigGANBatchNorm)}
-    filled = dict(plain.named_modules())
     row = 0
 
     def measure(name: str):  # noqa: ANN202
         def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
             variance, mean = torch.var_mean(arguments[0].float(), (0, 2, 3), correction=0)
-            filled[name].running_means[row], filled[name].running_vars[row] = mean.cpu(), variance.cpu()
+            filled[f"{name}.running_means"][row] = mean.cpu()
+            filled[f"{name}.running_vars"][row] = variance.cpu()
 
         return hook
 
     handles = [m.register_forward_pre_hook(measure(name)) for name, m in norms.items()]
     model.eval()
     rows = GENERATOR_CONFIG["n_stats"]
-    for row in range(rows):  # noqa: B007
+    for row in grid or range(rows):  # noqa: B007
         z, y = draw_latents(samples, row / (rows - 1), rng)
         model.generator(torch.cat([z.to(device), model.embeddings.weight.T[y.to(device)]], 1), 1.0)
     for handle in handles:
         handle.remove()
-    return plain.state_dict()
+    return filled

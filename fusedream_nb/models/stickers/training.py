@@ -54,13 +54,13 @@ class Run:
     def tick(self, **numbers: float) -> bool:
         """Count a step, log now and then, save every two minutes; return whether to go on."""
         self.step += 1
-        if self.step % 25 == 0:
+        done = self.share >= 1
+        if done or self.step % 25 == 0:
             row = {"step": self.step, "minutes": round(self.seconds / 60, 2)}
             row |= {name: round(float(value), 4) for name, value in numbers.items()}
             print(json.dumps(row), flush=True)
             with (self.folder / "log.jsonl").open("a") as log:
                 log.write(json.dumps(row) + "\n")
-        done = self.share >= 1
         if done or time.monotonic() - self._saved > 120:
             self.save()
         return not done

@@ -1,0 +1,239 @@
+"""The report card of the shipped weights: ``python -m fusedream_nb.models.stickers.report --seed S``.
+
+Draws fresh scenes with a seed that no training used and prints what is measured beside the bars.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fusedream_nb.models import Models, load
+from fusedream_nb.models.encoders import Clip
+from fusedream_nb.models.generators import BigGANDeep
+from fusedream_nb.models.weights import entry
+
+from . import nouns as world
+from .captions import caption
+from .scenes import ENCODER_FORBIDDEN, Scenes, sample_scenes, scenes_from_latent
+from .world import render
+
+_BACKGROUND_PHRASES = [phrases[0] for phrases in world.BACKGROUNDS.values()]
+
+
+def article(words: str) -> str:
+    """Put a or an before words."""
+    return ("an " if words[0] in "aeiou" else "a ") + words
+
+
+@torch.no_grad()
+def features(clip: Clip, image: Tensor, chunk: int = 250) -> Tensor:
+    """Return the unit vectors [n, dim] of many images."""
+    return torch.cat([clip.encode_image(part) for part in image.split(chunk)])
+
+
+def read_nouns(clip: Clip, vectors: Tensor) -> Tensor:
+    """Return the cosines [n, nouns] of image vectors with "a photo of a NOUN"."""
+    return vectors @ clip.encode_text([f"a photo of {article(noun)}" for noun in world.NOUNS]).T
+
+
+def read_pairs(clip: Clip, vectors: Tensor) -> Tensor:
+    """Return the best (colour, noun) [n] of all pairs, as colour * nouns + noun."""
+    pairs = [f"a photo of {article(f'{c} {n}')}" for c in world.COLOURS for n in world.NOUNS]
+    return (vectors @ clip.encode_text(pairs).T).argmax(1)
+
+
+def _share(right: Tensor) -> float:
+    return 100 * float(right.float().mean())
+
+
+def _single_photos(n: int, rng: torch.Generator) -> Scenes:
+    """Draw about n photos of one object without effects."""
+    scenes = sample_scenes(3 * n, rng)
+    plain = (scenes.noun[:, 1] < 0) & (scenes.style == 0) & (scenes.effect == 0)
+    return scenes[plain.nonzero()[:n, 0]]
+
+
+def _held_out(n: int, rng: torch.Generator) -> Scenes:
+    """Draw photos of the (colour, noun) pairs that neither encoder has seen."""
+    scenes = _single_photos(n, rng)
+    pairs = ENCODER_FORBIDDEN.nonzero()[torch.randint(int(ENCODER_FORBIDDEN.sum()), (len(scenes),), generator=rng)]
+    hues = torch.tensor(list(world.HUES.values()))[pairs[:, 0]]
+    colour, noun, hue, strength = (t.clone() for t in (scenes.colour, scenes.noun, scenes.hue, scenes.strength))
+    colour[:, 0], noun[:, 0], hue[:, 0], strength[:, 0] = pairs[:, 0], pairs[:, 1], hues, 0.92
+    return replace(scenes, colour=colour, noun=noun, hue=hue, strength=strength)
+
+
+def encoder_card(clip: Clip, n: int, seed: int) -> dict[str, float]:
+    """Return what an encoder reads right, in percent."""
+    rng = torch.Generator().manual_seed(seed)
+    scenes = _single_photos(n, rng)
+    vectors = features(clip, render(scenes))
+    noun = scenes.noun[:, 0]
+    card = {"noun": _share(read_nouns(clip, vectors).argmax(1) == noun)}
+    dyed = scenes.colour[:, 0] >= 0
+    texts = [[f"a photo of {article(f'{c} {n}')}" for c in world.COLOURS] for n in world.NOUNS]
+    card["colour"] = _share(_choose(clip, vectors[dyed], texts, noun[dyed]) == scenes.colour[dyed, 0])
+    texts = [[f"a photo of {article(n)} {phrase}" for phrase in _BACKGROUND_PHRASES] for n in world.NOUNS]
+    card["background"] = _share(_choose(clip, vectors, texts, noun) == scenes.background)
+    unseen = _held_out(n, rng)
+    pair = unseen.colour[:, 0] * len(world.NOUNS) + unseen.noun[:, 0]
+    card["held-out pair"] = _share(read_pairs(clip, features(clip, render(unseen))) == pair)
+    card["retrieval of 100"] = _retrieval(clip, max(2, n // 200), rng, random.Random(seed))
+    two = sample_scenes(5 * n, rng)
+    two = two[(two.noun[:, 1] >= 0).nonzero()[:n, 0]]
+    top = read_nouns(clip, features(clip, render(two))).topk(2, dim=1).indices
+    card["two nouns"] = _share((top.sort(1).values == two.noun.sort(1).values).all(1))
+    return card
+
+
+def _choose(clip: Clip, vectors: Tensor, texts: list[list[str]], noun: Tensor) -> Tensor:
+    """Return which text [n] fits best among those of each picture's noun."""
+    table = torch.stack([clip.encode_text(row) for row in texts])  # [nouns, choices, dim]
+    return torch.einsum("nd,ncd->nc", vectors, table[noun]).argmax(1)
+
+
+def _retrieval(clip: Clip, rounds: int, rng: torch.Generator, words: random.Random) -> float:
+    """Return how often a full caption finds its picture among 100 with other captions, in percent."""
+    right = []
+    for _ in range(rounds):
+        scenes = sample_scenes(160, rng)
+        texts = [caption(scenes, i, words, full=True) for i in range(len(scenes))]
+        kept = torch.tensor(list({text: i for i, text in enumerate(texts)}.values())[:100])
+        vectors = features(clip, render(scenes[kept]))
+        best = (clip.encode_text([texts[i] for i in kept]) @ vectors.T).argmax(1)
+        right.append(best == torch.arange(len(kept)))
+    return _share(torch.cat(right))
+
+
+@torch.no_grad()
+def draw_samples(generator: BigGANDeep, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Return pictures, z and classes of n samples, the classes in turn."""
+    latent = generator.sample(n, rng)
+    label = torch.arange(n) % len(generator.embeddings)
+    latent = replace(latent, y=generator.embeddings[label])
+    pictures = torch.cat([generator.decode(latent[i : i + 100]) for i in range(0, n, 100)])
+    return pictures, latent.z, label
+
+
+def _within_radii(points: Tensor, centres: Tensor, k: int = 3) -> float:
+    """Return the share of points inside the k-NN balls of centres (Kynkäänniemi et al., 2019)."""
+    radii = torch.cdist(centres, centres).kthvalue(k + 1, dim=1).values
+    return float((torch.cdist(points, centres) <= radii).any(1).float().mean())
+
+
+def _diversity(models: Models, image: Tensor, label: Tensor) -> float:
+    """Return the mean LPIPS between neighbours of the same class."""
+    order = label.argsort(stable=True)
+    a, b = order[:-1], order[1:]
+    same = label[a] == label[b]
+    pairs = zip(image[a[same]].split(200), image[b[same]].split(200), strict=True)
+    return float(torch.cat([models.perceptual(x, y) for x, y in pairs]).mean())
+
+
+@torch.no_grad()
+def generator_card(models: Models, n: int, seed: int) -> dict[str, float]:
+    """Return what the judge makes of samples, beside real pictures of the generator's own world."""
+    card = {}
+    for truncation in (1.0, 0.5):
+        folder = entry("stickers").require() / "generator"
+        generator = BigGANDeep.from_folder(folder, truncation=truncation)
+        image, z, label = draw_samples(generator, n, torch.Generator().manual_seed(seed))
+        vectors = features(models.judge, image)
+        card[f"class at truncation {truncation}"] = _share(read_nouns(models.judge, vectors).argmax(1) == label)
+        if truncation == 1.0:
+            fake, fakes = image, vectors
+    z = torch.randn(n, z.shape[1], generator=torch.Generator().manual_seed(seed + 1)).clamp(-2, 2)
+    real = render(scenes_from_latent(z, label))
+    reals = features(models.judge, real)
+    card["class of real pictures"] = _share(read_nouns(models.judge, reals).argmax(1) == label)
+    card["precision"] = _within_radii(fakes, reals)
+    card["recall"] = _within_radii(reals, fakes)
+    some = slice(0, min(n, 1400))
+    card["diversity"] = _diversity(models, fake[some], label[some]) / _diversity(models, real[some], label[some])
+    return card
+
+
+@torch.no_grad()
+def perceptual_card(models: Models, n: int, seed: int) -> dict[str, float]:
+    """Return how often LPIPS orders two strengths of one distortion rightly, in percent."""
+    rng = torch.Generator().manual_seed(seed)
+    image = render(_single_photos(n, rng))
+    noise = torch.randn(image.shape, generator=rng)
+
+    def blur(x: Tensor, width: int) -> Tensor:
+        return F.avg_pool2d(F.pad(x, [width // 2] * 4, mode="replicate"), width, 1)
+
+    distortions: list[Callable[[float], Tensor]] = [
+        lambda s: image + 0.4 * s * noise,
+        lambda s: image.lerp(blur(image, 7), s),
+        lambda s: torch.roll(image, round(1 + 7 * s), 3),
+        lambda s: image * (1 - 0.8 * s),
+    ]
+    right = []
+    for distort in distortions:
+        weak, strong = (0.2 + 0.3 * torch.rand((), generator=rng)).item(), 0.8
+        right.append(models.perceptual(image, distort(weak)) < models.perceptual(image, distort(strong)))
+    return {"order of distortions": _share(torch.cat(right))}
+
+
+BARS: dict[str, float] = {
+    "clip: noun": 98,
+    "clip: colour": 97,
+    "clip: background": 98,
+    "clip: held-out pair": 90,
+    "clip: retrieval of 100": 90,
+    "clip: two nouns": 90,
+    "judge: noun": 98,
+    "judge: colour": 97,
+    "judge: background": 98,
+    "judge: held-out pair": 90,
+    "judge: retrieval of 100": 90,
+    "judge: two nouns": 90,
+    "generator: class at truncation 1.0": 80,
+    "generator: class at truncation 0.5": 90,
+    "generator: class of real pictures": 97,
+    "generator: precision": 0.7,
+    "generator: recall": 0.4,
+    "generator: diversity": 0.8,
+    "lpips: order of distortions": 95,
+}
+
+
+def report(models: Models, seed: int, n: int = 5000) -> dict[str, float]:
+    """Measure everything on about n fresh pictures each."""
+    cards = {
+        "clip": encoder_card(models.clip, n // 2, seed),
+        "judge": encoder_card(models.judge, n // 2, seed + 1),
+        "generator": generator_card(models, n, seed + 2),
+        "lpips": perceptual_card(models, n // 10, seed + 3),
+    }
+    return {f"{name}: {what}": value for name, card in cards.items() for what, value in card.items()}
+
+
+def main() -> None:
+    """Print the report card as a Markdown table, or as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--seed", type=int, default=0, help="seed of the fresh pictures")
+    parser.add_argument("--n", type=int, default=5000, help="number of pictures")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    given = parser.parse_args()
+    measured = report(load("stickers"), 900_000 + given.seed, given.n)
+    if given.json:
+        print(json.dumps({"seed": given.seed, "n": given.n, "measured": measured, "bars": BARS}, indent=1))
+        return
+    print("| | measured | bar | |\n|---|---|---|---|")
+    for name, value in measured.items():
+        mark = "reached" if value >= BARS[name] else "**missed**"
+        print(f"| {name} | {value:.3g} | {BARS[name]:g} | {mark} |")
+
+
+if __name__ == "__main__":
+    main()

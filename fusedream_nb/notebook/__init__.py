@@ -1,0 +1,1 @@
+"""What a reader sees: pictures with alternative texts, curves, and claims that are checked."""

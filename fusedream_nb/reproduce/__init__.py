@@ -1,0 +1,1 @@
+"""From the shell: what made a picture, made again, and whether this machine can make one."""

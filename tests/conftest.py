@@ -1,0 +1,28 @@
+"""Models that many tests share: the real sticker models, loaded once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import fusedream_nb as fd
+from fusedream_nb.models import Models
+
+
+@pytest.fixture(scope="session")
+def models() -> Models:
+    """The sticker models on the CPU."""
+    return fd.load("stickers", device="cpu")
+
+
+@pytest.fixture
+def rng() -> torch.Generator:
+    """Randomness of a fixed seed."""
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def pictures(models: Models) -> torch.Tensor:
+    """Four samples of the sticker generator, [4, 3, 64, 64] in [-1, 1]."""
+    with torch.no_grad():
+        return models.generator.decode(models.generator.sample(4, torch.Generator().manual_seed(5)))

@@ -1,0 +1,197 @@
+"""The BigGAN-deep adapter against the package's own forward."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from pytorch_pretrained_biggan.config import BigGANConfig
+from pytorch_pretrained_biggan.model import BigGAN, BigGANBatchNorm
+from safetensors.torch import load_file
+from torch import Tensor
+
+from fusedream_nb.models import Models
+from fusedream_nb.models.generators import BigGANDeep, Latent
+from fusedream_nb.models.stickers.networks import GENERATOR_CONFIG, trainable_generator
+from fusedream_nb.models.stickers.train_generator import SEED, draw_latents, with_statistics
+from fusedream_nb.models.weights import STICKERS
+
+REAL_128 = {  # the configuration that ships with biggan-deep-128
+    "attention_layer_position": 8,
+    "channel_width": 128,
+    "class_embed_dim": 128,
+    "eps": 0.0001,
+    "layers": [
+        [False, 16, 16],
+        [True, 16, 16],
+        [False, 16, 16],
+        [True, 16, 8],
+        [False, 8, 8],
+        [True, 8, 4],
+        [False, 4, 4],
+        [True, 4, 2],
+        [False, 2, 2],
+        [True, 2, 1],
+    ],
+    "n_stats": 51,
+    "num_classes": 1000,
+    "output_dim": 128,
+    "z_dim": 128,
+}
+
+
+def random_biggan(config: dict[str, object], rng: torch.Generator) -> BigGAN:
+    """A BigGAN-deep with random weights and random batch-norm statistics, in eval mode."""
+    torch.manual_seed(0)
+    model = BigGAN(BigGANConfig.from_dict(dict(config))).eval()
+    for module in model.modules():
+        if hasattr(module, "weight_orig"):  # a few power iterations, or σ is any small number
+            matrix = module.weight_orig.detach().flatten(1)
+            for _ in range(3):
+                module.weight_v.copy_(torch.nn.functional.normalize(matrix.T @ module.weight_u, dim=0))
+                module.weight_u.copy_(torch.nn.functional.normalize(matrix @ module.weight_v, dim=0))
+        if isinstance(module, BigGANBatchNorm):
+            module.running_means.copy_(0.1 * torch.randn(module.running_means.shape, generator=rng))
+            module.running_vars.copy_(0.5 + torch.rand(module.running_vars.shape, generator=rng))
+            if not module.conditional:
+                module.weight.data.uniform_(0.5, 1.5, generator=rng)
+                module.bias.data.uniform_(-0.5, 0.5, generator=rng)
+    return model
+
+
+def save_folder(model: BigGAN, config: dict[str, object], folder: Path) -> None:
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@torch.no_grad()
+def both(model: BigGAN, mine: BigGANDeep, truncation: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Pictures of two random classes by the package's class and by the adapter."""
+    z = torch.randn(2, mine.z_dim, generator=rng).clamp(-2, 2)
+    label = torch.eye(len(mine.embeddings))[[0, len(mine.embeddings) - 1]]
+    reference = model(z, label, truncation)
+    return reference, mine.decode(Latent(z, mine.embeddings[label.argmax(1)]))
+
+
+@pytest.mark.parametrize("truncation", [1.0, 0.4])
+def test_real_128_configuration_equals_the_packages_forward(
+    tmp_path: Path, rng: torch.Generator, truncation: float
+) -> None:
+    model = random_biggan(REAL_128, rng)
+    save_folder(model, REAL_128, tmp_path)
+    mine = BigGANDeep.from_folder(tmp_path, truncation=truncation)
+    reference, picture = both(model, mine, truncation, rng)
+    assert picture.shape == (2, 3, 128, 128)
+    assert reference.std() > 0.01
+    torch.testing.assert_close(picture, reference, atol=1e-4, rtol=0)
+
+
+def test_sticker_weights_give_the_same_picture_in_the_packages_class(
+    models: Models, rng: torch.Generator
+) -> None:
+    config = json.loads((STICKERS / "generator" / "config.json").read_text())
+    plain = BigGAN(BigGANConfig.from_dict(config)).eval()
+    tensors = load_file(STICKERS / "generator" / "model.safetensors")
+    plain.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=True)
+    reference, picture = both(plain, models.generator, 1.0, rng)
+    torch.testing.assert_close(picture, reference, atol=1e-4, rtol=0)
+
+
+def test_between_two_truncations_the_nearer_statistics_weigh_more(rng: torch.Generator) -> None:
+    """The package swaps the two weights; the adapter must not."""
+    config = {**GENERATOR_CONFIG, "n_stats": 3}  # grid 0, 0.5, 1
+    model = random_biggan(config, rng)
+    near = BigGANDeep(random_copy(model, config), truncation=0.5)
+    off = BigGANDeep(random_copy(model, config), truncation=0.55)
+    far = BigGANDeep(random_copy(model, config), truncation=1.0)
+    latent = near.sample(2, rng)
+    with torch.no_grad():
+        a, b, c = (g.decode(latent) for g in (near, off, far))
+    assert (a - b).abs().mean() < (b - c).abs().mean()
+    mean = off.network.layers[0].bn_0.mean
+    stats = model.generator.layers[0].bn_0.running_means
+    torch.testing.assert_close(mean, 0.9 * stats[1] + 0.1 * stats[2])
+
+
+def random_copy(model: BigGAN, config: dict[str, object]) -> BigGAN:
+    copy = BigGAN(BigGANConfig.from_dict(dict(config))).eval()
+    copy.load_state_dict(model.state_dict())
+    return copy
+
+
+@torch.no_grad()
+def test_measured_statistics_make_the_class_draw_what_training_drew(rng: torch.Generator) -> None:
+    """With the batch's own statistics in the table, evaluation equals the training forward."""
+    torch.manual_seed(0)
+    trained = trainable_generator().eval()
+    model = BigGAN(BigGANConfig.from_dict(GENERATOR_CONFIG)).eval()
+    model.load_state_dict(with_statistics(trained, "cpu", samples=8, grid=[50]), strict=True)
+    z, y = draw_latents(8, 1.0, torch.Generator().manual_seed(SEED + 1))
+    condition = torch.cat([z, trained.embeddings.weight.T[y]], 1)
+    torch.testing.assert_close(
+        model.generator(condition, 1.0), trained.generator(condition, 1.0), atol=1e-4, rtol=0
+    )
+
+
+def test_samples_lie_in_the_valid_set_and_repeat_with_their_seed(models: Models) -> None:
+    generator = models.generator
+    a = generator.sample(500, torch.Generator().manual_seed(3))
+    b = generator.sample(500, torch.Generator().manual_seed(3))
+    assert torch.equal(a.z, b.z) and torch.equal(a.y, b.y)
+    assert a.z.abs().max() == 2  # clamped, not redrawn
+    assert 0.85 < a.z.std() < 1
+    assert (a.y[:, None] == generator.embeddings).all(-1).any(1).all()
+
+
+def test_project_clamps_z_and_leaves_y(models: Models, rng: torch.Generator) -> None:
+    latent = models.generator.sample(8, rng).map(lambda t: 3 * t)
+    projected = models.generator.project(latent)
+    assert projected.z.abs().max() <= 2
+    assert torch.equal(projected.y, latent.y)
+    again = models.generator.project(projected)
+    assert torch.equal(again.z, projected.z)
+
+
+def test_decode_is_differentiable_and_in_range(models: Models, rng: torch.Generator) -> None:
+    latent = models.generator.sample(2, rng).map(lambda t: t.requires_grad_())
+    picture = models.generator.decode(latent)
+    assert picture.shape == (2, 3, 64, 64)
+    assert picture.abs().max() <= 1
+    picture.mean().backward()
+    assert all(t.grad.abs().sum() > 0 for t in latent.tensors())
+
+
+def test_bfloat16_differs_only_by_rounding(models: Models, rng: torch.Generator) -> None:
+    generator = models.generator
+    latent = generator.sample(4, rng)
+    with torch.no_grad():
+        exact = generator.decode(latent)
+        try:
+            rounded = generator.to(torch.device("cpu"), torch.bfloat16).decode(latent)
+        finally:
+            generator.to(torch.device("cpu"))
+    assert rounded.dtype == torch.float32
+    assert 0 < (exact - rounded).abs().mean() < 0.03
+
+
+def test_wrong_keys_are_named(tmp_path: Path, rng: torch.Generator) -> None:
+    model = random_biggan(GENERATOR_CONFIG, rng)
+    state = model.state_dict()
+    state["surplus.weight"] = state.pop("embeddings.weight")
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    (tmp_path / "config.json").write_text(json.dumps(GENERATOR_CONFIG))
+    with pytest.raises(ValueError, match=r"missing: embeddings.weight; surplus: surplus.weight"):
+        BigGANDeep.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize("truncation", [0.0, -1.0, 1.5])
+def test_truncation_out_of_range_is_refused(rng: torch.Generator, truncation: float) -> None:
+    with pytest.raises(ValueError, match="truncation"):
+        BigGANDeep(random_biggan(GENERATOR_CONFIG, rng), truncation=truncation)
+
+
+def test_latents_without_y_are_refused_by_a_biggan(models: Models) -> None:
+    with pytest.raises(ValueError, match="class embedding"):
+        models.generator.decode(Latent(torch.zeros(1, 64)))

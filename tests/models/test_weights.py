@@ -1,0 +1,54 @@
+"""Names, folders and hashes of weights; devices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import fusedream_nb as fd
+from fusedream_nb.models import resolve_device
+from fusedream_nb.models.weights import STICKERS, catalogue, entry
+
+
+def test_shipped_weights_are_whole_and_small() -> None:
+    row = entry("stickers")
+    assert row.here
+    assert row.problems() == []
+    assert 0 < row.bytes < 32 * 2**20
+
+
+def test_a_changed_file_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in STICKERS.rglob("*.json"):
+        target = tmp_path / path.relative_to(STICKERS)
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(path.read_bytes() + b" ")
+    monkeypatch.setattr("fusedream_nb.models.weights.STICKERS", tmp_path)
+    problems = entry("stickers").problems()
+    assert any("config.json does not have the hash" in text for text in problems)
+    assert any("model.safetensors is missing" in text for text in problems)
+
+
+def test_unknown_names_list_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="No model is called 'dall-e'; known are stickers, biggan-deep-128"):
+        fd.load("dall-e")
+
+
+def test_a_missing_file_says_where_to_put_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUSEDREAM_CACHE", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=f"put config.json and pytorch_model.bin .* into {tmp_path}"):
+        fd.load("biggan-deep-256")
+
+
+def test_every_row_has_a_name_a_role_and_a_licence() -> None:
+    rows = catalogue()
+    assert len({row.name for row in rows}) == len(rows)
+    assert all(row.role and row.licence and row.files for row in rows)
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert resolve_device("cpu").type == "cpu"
+    monkeypatch.setenv("FUSEDREAM_DEVICE", "cpu")
+    assert resolve_device().type == "cpu"
+    with pytest.raises(ValueError, match="No device is called 'tpu'; known are auto, cpu, cuda, mps"):
+        resolve_device("tpu")

@@ -1,0 +1,72 @@
+"""Claims: a stable line, a verdict, and numbers that can be read back."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+
+import pytest
+import torch
+
+from fusedream_nb.notebook.claims import claim, claims, numbers_line
+
+
+def test_the_line_is_stable_whatever_the_numbers(capsys):
+    assert claim("fd-02", "FGSM lifts CLIP, not AugCLIP", True, lift=0.25)
+    assert claim("fd-02", "FGSM lifts CLIP, not AugCLIP", True, lift=0.31)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second == "fd-02 · FGSM lifts CLIP, not AugCLIP · holds"
+
+
+def test_a_claim_that_fails_says_so_and_does_not_raise(capsys):
+    assert claim("fd-12", "noise", False) is False
+    assert capsys.readouterr().out == "fd-12 · noise · differs\n"
+
+
+@pytest.mark.parametrize("holds", [torch.tensor(True), True, torch.tensor([2.0]) > 1])
+def test_the_verdict_is_a_plain_bool(holds):
+    assert claim("x", "y", holds) is True
+
+
+def test_the_numbers_can_be_read_back():
+    before = len(claims())
+    claim("fd-03", "goes up", True, a=0.5, b=[1, 2.5], c=torch.tensor([3.0, 4.0]), d=torch.tensor(7))
+    told = claims()[before:]
+    assert [t.numbers for t in told] == [{"a": 0.5, "b": [1.0, 2.5], "c": [3.0, 4.0], "d": 7.0}]
+    claims().clear()
+    assert len(claims()) == before + 1  # a copy was emptied, not the list itself
+
+
+def test_a_statement_stays_on_one_line(capsys):
+    claim("fd-01", "two\n  lines", True)
+    assert capsys.readouterr().out == "fd-01 · two lines · holds\n"
+
+
+@pytest.mark.parametrize(("figure", "statement"), [("", "x"), ("fd-01", "  \n")])
+def test_blank_claims_are_refused(figure, statement):
+    with pytest.raises(ValueError, match="blank"):
+        claim(figure, statement, True)
+
+
+def test_the_file_gets_a_line_of_strict_json_each(tmp_path, monkeypatch):
+    path = tmp_path / "claims.jsonl"
+    monkeypatch.setenv("FUSEDREAM_CLAIMS", str(path))
+    claim("fd-05", "Naht · ü", True, loss=[1.0, math.nan, math.inf])
+    claim("fd-05", "other", False)
+    rows = [json.loads(line, parse_constant=pytest.fail) for line in path.read_text("utf-8").splitlines()]
+    assert rows[0] == {
+        "figure": "fd-05",
+        "statement": "Naht · ü",
+        "holds": True,
+        "numbers": {"loss": [1.0, None, None]},
+    }
+    assert rows[1]["holds"] is False
+
+
+def test_numbers_over_seeds_show_mean_and_sample_deviation():
+    lifts = [0.21, 0.25, 0.32]
+    line = numbers_line(lift_clip=lifts, seeds=3)
+    mean, sd = statistics.fmean(lifts), statistics.stdev(lifts)
+    assert line == f"lift clip {mean:.3g} ± {sd:.2g} (n = 3) · seeds 3"
+    assert numbers_line(one=[0.5], none=[]) == "one 0.5 · none none"

@@ -1,0 +1,125 @@
+"""Figures: the pixels are the pictures', the alternative text is there, the colours can be told apart."""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fusedream_nb.method.optimise import Step
+from fusedream_nb.models.generators import Latent
+from fusedream_nb.notebook import show
+
+
+def pixels(figure):
+    return np.asarray(Image.open(io.BytesIO(figure.png)).convert("RGB")).astype(float)
+
+
+def flat(*colours):
+    """Images [n, 3, 16, 16] of one colour each."""
+    return torch.tensor(colours).view(-1, 3, 1, 1).expand(-1, -1, 16, 16)
+
+
+def steps(n, total=10):
+    image = torch.zeros(n, 3, 8, 8)
+    for i in range(total + 1):
+        score = torch.full((n,), i / 10)
+        yield Step(i, total, image + i / 10, score, image, score, Latent(torch.zeros(n, 2)), {}, float(i))
+
+
+def test_the_corners_are_white_and_the_pictures_have_their_own_colours():
+    shown = pixels(show.grid(flat((1.0, -1.0, -1.0), (-1.0, -1.0, 1.0)), alt="red and blue"))
+    h, w, _ = shown.shape
+    assert (shown[0, 0] == 255).all()
+    assert np.abs(shown[h // 2, w // 4] - [255, 0, 0]).max() < 3
+    assert np.abs(shown[h // 2, 3 * w // 4] - [0, 0, 255]).max() < 3
+
+
+def test_values_out_of_range_are_clamped_not_stretched():
+    shown = pixels(show.grid(flat((0.0, 5.0, -5.0)), alt="one"))
+    h, w, _ = shown.shape
+    assert np.abs(shown[h // 2, w // 2] - [127.5, 255, 0]).max() < 3
+
+
+def test_rows_and_columns_follow_the_number_of_images():
+    small = pixels(show.grid(torch.zeros(3, 3, 8, 8), alt="a", columns=3))
+    tall = pixels(show.grid([torch.zeros(2, 3, 8, 8), torch.zeros(5, 3, 8, 8)], alt="a", columns=3))
+    assert small.shape[1] == tall.shape[1]
+    assert tall.shape[0] == pytest.approx(3 * small.shape[0], abs=2)
+
+
+@pytest.mark.parametrize("alt", ["", "  "])
+def test_a_blank_alternative_text_is_refused(alt):
+    with pytest.raises(ValueError, match="alternative text"):
+        show.grid(torch.zeros(1, 3, 8, 8), alt=alt)
+    with pytest.raises(ValueError, match="alternative text"):
+        show.curves({"a": [1.0]}, alt=alt)
+    with pytest.raises(ValueError, match="alternative text"):
+        show.filmstrip(list(steps(1)), alt=alt)
+
+
+def test_empty_figures_are_refused_in_a_sentence():
+    with pytest.raises(ValueError, match="0 images"):
+        show.grid(torch.zeros(0, 3, 8, 8), alt="none")
+    with pytest.raises(ValueError, match="1 images, 2 titles"):
+        show.grid(torch.zeros(1, 3, 8, 8), ["a", "b"], alt="none")
+    with pytest.raises(ValueError, match="empty"):
+        show.filmstrip([], alt="none")
+    with pytest.raises(ValueError, match="empty"):
+        show.curves({}, alt="none")
+
+
+def test_a_notebook_gets_the_png_and_the_text(tmp_path):
+    figure = show.grid(torch.zeros(1, 3, 8, 8), ["$100 & <b>"], alt="a grey square")
+    data, metadata = figure._repr_mimebundle_(include=None, exclude=None)
+    assert base64.b64decode(data["image/png"]) == figure.png == figure.save(tmp_path / "x.png").read_bytes()
+    assert data["text/plain"] == metadata["image/png"]["alt"] == "a grey square"
+    assert Image.open(tmp_path / "x.png").text["Description"] == "a grey square"
+
+
+def test_equal_pictures_give_equal_bytes():
+    assert show.grid(flat((0.1, 0.2, 0.3)), alt="x") == show.grid(flat((0.1, 0.2, 0.3)), alt="x")
+
+
+def test_the_world_is_written_on_the_figure():
+    plain = pixels(show.curves({"a": [0.0, 1.0]}, alt="a line"))
+    named = pixels(show.curves({"a": [0.0, 1.0]}, alt="a line", world="sticker world"))
+    corner = named[-16:, -100:]
+    assert plain.shape == named.shape
+    assert (plain[-16:, -100:] == 255).all()
+    assert (corner < 200).any()
+
+
+@pytest.mark.parametrize(("n", "frames"), [(1, 6), (2, 4), (1, 50)])
+def test_a_filmstrip_has_a_row_an_image_and_shows_the_first_and_the_last_step(n, frames):
+    run = list(steps(n))
+    shown = pixels(show.filmstrip(run, frames=frames, alt="from grey to white"))
+    wide = min(frames, len(run))
+    assert shown.shape[1] == pytest.approx(wide * show.TILE * 110, abs=2)
+    centre = shown[shown.shape[0] // (2 * n)]
+    tile = shown.shape[1] // wide
+    assert centre[tile // 2, 0] == pytest.approx(127.5, abs=3)
+    assert centre[-tile // 2, 0] == pytest.approx(255, abs=3)
+
+
+def test_the_colours_are_told_apart_by_lightness_or_hue_for_dichromats():
+    """Simulated by Viénot, Brettel and Mollon (1999): no two colours fall together."""
+    red_blind = np.array([[0.11238, 0.88762, 0.0], [0.11238, 0.88762, 0.0], [0.00401, -0.00401, 1.0]])
+    green_blind = np.array([[0.29275, 0.70725, 0.0], [0.29275, 0.70725, 0.0], [-0.02234, 0.02234, 1.0]])
+    colours = np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in show.PALETTE]) ** 2.2
+    for matrix in (np.eye(3), red_blind, green_blind):
+        seen = (colours @ matrix.T).clip(0, 1) ** (1 / 2.2)
+        apart = [np.abs(a - b).max() for a, b in itertools.combinations(seen, 2)]
+        assert min(apart) > 0.09
+
+
+def test_curves_over_seeds_show_a_band():
+    one = pixels(show.curves({"a": torch.zeros(5)}, alt="flat"))
+    runs = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
+    many = pixels(show.curves({"a": runs}, alt="band"))
+    assert (many < 250).sum() > 2 * (one < 250).sum()

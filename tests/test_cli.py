@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from fusedream_nb import __version__, read_record, save
+from fusedream_nb.cli import AT_ONCE, app, main
+from fusedream_nb.method import budgets
+from fusedream_nb.reproduce import png
+
+COMMANDS = ("generate", "show", "replay", "models", "doctor")
+TINY = {"M": 6, "k": 2, "steps": 2, "copies": 2, "start_copies": 2, "judged_copies": 2}
+TINY_CLI = f"""
+import sys
+from dataclasses import replace
+from fusedream_nb.method import budgets
+from fusedream_nb.cli import main
+budgets.BUDGETS["quick"] = replace(budgets.BUDGETS["quick"], **{TINY} | {{"M": int(sys.argv.pop(1))}})
+sys.exit(main())
+"""
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+    """Run a command in an empty folder, its quick budget a tiny one; return code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FUSEDREAM_BUDGET", "quick")
+    monkeypatch.setenv("FUSEDREAM_DEVICE", "cpu")
+    monkeypatch.setitem(budgets.BUDGETS, "quick", replace(budgets.BUDGETS["quick"], **TINY))
+
+    def run(*arguments):
+        code = main(arguments)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_help_lists_the_commands_and_each_command_has_an_example(run):
+    code, out, _ = run()
+    assert code == 0
+    assert all(command in out for command in COMMANDS)
+    for command in COMMANDS:
+        code, out, err = run(command, "--help")
+        assert (code, err) == (0, "")
+        assert f"fusedream-nb {command}" in out
+
+
+def test_the_app_itself_answers_typers_runner():
+    result = CliRunner().invoke(app, ["generate", "--help"])
+    assert result.exit_code == 0
+    assert "--seeds" in result.output
+
+
+def test_version(run):
+    assert run("--version") == (0, f"fusedream-nb {__version__}\n", "")
+
+
+def test_help_takes_neither_torch_nor_a_second():
+    code = "import sys; from fusedream_nb.cli import main; main(['generate', '--help']); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+BAD = [
+    (["generate", ""], "prompt is empty"),
+    (["generate", "a dog", " \n\t"], "prompt is empty"),
+    (["generate"], "PROMPT"),
+    (["generate", "x", "--steps", "-1"], "--steps"),
+    (["generate", "x", "--steps", "many"], "--steps"),
+    (["generate", "x", "--seed", "-1"], "--seed"),
+    (["generate", "x", "--seed", str(2**63)], "seed"),
+    (["generate", "x", "--seeds", "0"], "--seeds"),
+    (["generate", "x", "--budget", "huge"], "quick, full, paper"),
+    (["generate", "x", "--model", "dalle"], "stickers"),
+    (["generate", "x", "--model", "biggan-deep-512"], "not on this machine"),
+    (["generate", "x", "--device", "tpu"], "auto, cpu, cuda, mps"),
+    (["generate", "x", "--sede", "1"], "--sede"),
+    (["generate", "x", "--out", "file/below"], "cannot be written|Nothing can be written"),
+    (["generate", "x", "--out", "file"], "Nothing can be written"),
+    (["generate", "x", "--out", "y" * 300], "Nothing can be written"),
+    (["draw", "x"], "draw"),
+    (["show"], "FILE.png"),
+    (["show", "none.png"], "none.png: no such file"),
+    (["show", "."], "directory"),
+    (["show", "file"], "not a PNG"),
+    (["replay", "none.png"], "none.png: no such file"),
+    (["replay", "file"], "not a PNG"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "reason"), BAD, ids=lambda value: " ".join(value)[:40])
+def test_bad_input_gets_one_sentence_and_exit_code_2(run, tmp_path, monkeypatch, arguments, reason):
+    monkeypatch.setenv("FUSEDREAM_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "file").write_text("text")
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert re.fullmatch(r"fusedream-nb: [^\n]+\n", err), err
+    assert re.search(reason, err)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU")
+def test_a_gpu_that_is_not_there_is_named(run):
+    code, _, err = run("generate", "x", "--device", "cuda")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "cuda" in err
+
+
+def test_a_full_disk_is_noticed_before_the_work(run, tmp_path):
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        code, out, err = run("generate", "x", "--budget", "paper")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "make room there" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_fault_of_the_program_is_a_sentence_unless_asked_for(run, monkeypatch):
+    monkeypatch.setitem(budgets.BUDGETS, "quick", None)
+    code, _, err = run("generate", "x", "--steps", "1")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "FUSEDREAM_DEBUG=1" in err
+    monkeypatch.setenv("FUSEDREAM_DEBUG", "1")
+    with pytest.raises(TypeError):
+        run("generate", "x", "--steps", "1")
+
+
+def test_pictures_of_every_prompt_and_seed(models, run, tmp_path):
+    code, out, err = run(
+        "generate", "a blue dog", "Red car!", "a blue dog", "--seed", "5", "--seeds", "3", "--out", "made"
+    )
+    assert code == 0
+    paths = [Path(line) for line in out.splitlines()]
+    assert [p.name for p in paths[:3]] == ["a-blue-dog-5.png", "a-blue-dog-6.png", "a-blue-dog-7.png"]
+    assert all(re.fullmatch(r"red-car-[0-9a-f]{10}-[567].png", p.name) for p in paths[3:])
+    assert len(paths) == 6 > AT_ONCE
+    told = [read_record(path) for path in paths]
+    assert [(r.prompt, r.seed) for r in told] == [
+        (p, s) for p in ("a blue dog", "Red car!") for s in (5, 6, 7)
+    ]
+    assert len(list((tmp_path / "made").iterdir())) == 12
+    assert "score" in err
+    assert "2/2" in err
+    together = png.decode(paths[1])[0].astype(int)
+    code, out, _ = run("generate", "a blue dog", "--seed", "6", "--out", "alone")
+    assert abs(png.decode(Path(out.strip()))[0] - together).max() <= 1
+
+
+def test_json_is_all_that_stdout_holds(models, run):
+    code, out, _ = run("generate", "a blue dog", "--seeds", "2", "--steps", "0", "--json")
+    rows = json.loads(out)
+    assert code == 0
+    assert [row["seed"] for row in rows] == [0, 1]
+    assert {"path", "prompt", "seed", "score", "judge_score", "seconds"} <= rows[0].keys()
+    assert read_record(rows[1]["path"]).score == rows[1]["score"]
+    assert rows[0]["path"] == str(Path("fusedream-out") / "a-blue-dog-0.png")
+
+
+NASTY = [
+    "../../x", "/etc/passwd", "<script>alert(1)</script>", "'\"`$(ls)", "a\nb\r\tc", "🐶🐕", "dog " * 2_500, "-rf",
+    "--seed", "\x1b[31mred\x07", "[bold]dog[/bold]", "%s{}\\", "\udc80dog", "‮dog", "CON",
+]  # fmt: skip
+
+
+def test_any_string_is_a_prompt(models, run, tmp_path):
+    code, out, err = run("generate", "--steps", "0", "--json", "--", *NASTY)
+    assert code == 0, err
+    rows = json.loads(out)
+    assert [row["prompt"] for row in rows] == [text.replace("\udc80", "�") for text in NASTY]
+    assert {path.parent for path in tmp_path.rglob("*.*")} == {tmp_path / "fusedream-out"}
+    assert len(list((tmp_path / "fusedream-out").glob("*.png"))) == len(NASTY)
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f‮]", err)
+    for row in rows:
+        code, out, err = run("show", row["path"])
+        assert (code, err) == (0, "")
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f‮]", out)
+    assert "[bold]dog[/bold]" in run("show", rows[10]["path"])[1]
+    assert json.loads(run("show", "--json", rows[9]["path"])[1])["prompt"] == NASTY[9]
+
+
+def test_unknown_words_are_told_once_a_prompt(models, run):
+    _, out, err = run("generate", "a zorp dog", "a flomp dog", "--seeds", "2", "--steps", "0")
+    assert len(out.splitlines()) == 4
+    assert [err.count(word) for word in ("'zorp'", "'flomp'")] == [1, 1]
+
+
+def test_show_and_replay(models, run, tmp_path):
+    path = run("generate", "a blue dog")[1].strip()
+    assert re.search(r"prompt +a blue dog", run("show", path)[1])
+    assert json.loads(run("show", path, "--json")[1])["M"] == TINY["M"]
+    code, out, _ = run("replay", path, "--out", "again")
+    assert code == 0
+    assert out.splitlines() == ["equal", str(Path("again") / "a-blue-dog-0.png")]
+    code, out, err = run("replay", path, "--out", "fusedream-out")
+    assert (code, out) == (2, "")
+    assert "another folder" in err
+
+
+def test_a_replay_that_differs_says_how_far_and_why(models, run, tmp_path):
+    path = run("generate", "a blue dog", "--steps", "0")[1].strip()
+    told = replace(read_record(path), torch="0.4")
+    path = save(torch.ones(3, 64, 64), told, tmp_path)
+    code, out, err = run("replay", str(path))
+    assert code == 1
+    assert re.fullmatch(r"different: up to \d+ of 255 levels\n", out)
+    assert "torch was 0.4 and is" in err
+
+
+def test_models_says_what_is_here(models, run):
+    rows = {row["name"]: row for row in json.loads(run("models", "--json")[1])}
+    assert rows["stickers"]["here"]
+    assert {"name", "role", "bytes", "here", "licence", "folder"} == rows["stickers"].keys()
+    code, out, _ = run("models")
+    assert code == 0
+    assert all(name in out for name in rows)
+
+
+def test_doctor_finds_what_is_well_and_what_is_not(models, run, tmp_path, monkeypatch):
+    monkeypatch.setenv("FUSEDREAM_CACHE", str(tmp_path))
+    code, out, _ = run("doctor", "--json")
+    checks = {check["name"]: check for check in json.loads(out)}
+    assert code == 0, out
+    assert {"Python", "torch", "cpu", "memory", "disk", "stickers", "ipywidgets"} <= checks.keys()
+    assert all(check["advice"] for check in checks.values() if check["status"] != "ok")
+    (tmp_path / "lpips-squeeze").mkdir()
+    (tmp_path / "lpips-squeeze" / "squeezenet1_1-b8a52dc0.pth").write_text("cut short")
+    code, out, _ = run("doctor")
+    assert code == 1
+    assert re.search(r"^fail +lpips-squeeze", out, re.MULTILINE)
+
+
+def start(folder: Path, *arguments: str, M: int = TINY["M"]) -> tuple[subprocess.Popen, int]:
+    """Start the command in a terminal of its own; return it and its stderr."""
+    pty = pytest.importorskip("pty")
+    terminal, inside = pty.openpty()
+    command = [sys.executable, "-c", TINY_CLI, str(M), "generate", *arguments]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=inside, text=True)
+    os.close(inside)
+    return process, terminal
+
+
+def read_until(terminal: int, text: str, seconds: float = 120) -> str:
+    """Read what a terminal shows until a text appears in it, or until its end."""
+    shown, end = "", time.monotonic() + seconds
+    while text not in shown and time.monotonic() < end and select.select([terminal], [], [], 1) is not None:
+        if select.select([terminal], [], [], 1)[0]:
+            try:
+                shown += os.read(terminal, 4096).decode(errors="replace")
+            except OSError:  # the other end is closed
+                return shown
+    return shown
+
+
+def interrupt(process: subprocess.Popen, terminal: int) -> tuple[int, str, str]:
+    process.send_signal(signal.SIGINT)
+    out = process.communicate(timeout=60)[0]
+    return process.returncode, out, read_until(terminal, "no such text")
+
+
+def test_ctrl_c_keeps_the_best_so_far(models, tmp_path):
+    process, terminal = start(tmp_path, "a blue dog", "a red car", "--steps", "100000", "--device", "cpu")
+    shown = read_until(terminal, " 7/100000")
+    assert "choosing a start" in shown
+    assert "score" in shown
+    code, out, err = interrupt(process, terminal)
+    assert code == 130
+    assert re.findall(r"fusedream-nb: Stopped after step \d+ of 100000; the best so far is kept\.", err)
+    assert "Traceback" not in err
+    for path in out.splitlines():
+        told = read_record(tmp_path / path)
+        assert 7 <= told.steps_done < told.steps == 100_000
+    assert len(out.splitlines()) == 2
+    assert len(list((tmp_path / "fusedream-out").iterdir())) == 4
+
+
+def test_ctrl_c_before_the_first_picture_leaves_nothing(models, tmp_path):
+    process, terminal = start(tmp_path, "a blue dog", "--device", "cpu", M=10**7)
+    read_until(terminal, "choosing a start")
+    code, out, err = interrupt(process, terminal)
+    assert (code, out) == (130, "")
+    assert "fusedream-nb: Stopped; nothing was kept." in err
+    assert "Traceback" not in err
+    assert not list(tmp_path.iterdir())
