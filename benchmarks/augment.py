@@ -1,6 +1,6 @@
 """The fast augmentations beside DiffAugment done operation by operation, in the same process.
 
-    python benchmarks/augment.py --size 512 --copies 50
+python benchmarks/augment.py --size 512 --copies 50
 """
 
 from __future__ import annotations
@@ -60,10 +60,9 @@ def main() -> None:
     rng = torch.Generator().manual_seed(0)
     image = torch.rand(1, 3, given.size, given.size, generator=rng) * 2 - 1
     plain = seconds(lambda x: plainly(x, given.copies, given.clip_size, rng), image)
-    fast = seconds(
-        lambda x: augment.augment(x, augment.draw(1, given.copies, rng), given.clip_size), image
-    )
-    print(f"{given.copies} copies, {given.size} to {given.clip_size} px: plain {plain:.3f} s, fast {fast:.3f} s, {plain / fast:.1f} times")
+    fast = seconds(lambda x: augment.augment(x, augment.draw(1, given.copies, rng), given.clip_size), image)
+    what = f"{given.copies} copies, {given.size} to {given.clip_size} px"
+    print(f"{what}: plain {plain:.3f} s, fast {fast:.3f} s, {plain / fast:.1f} times")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,9 @@ def main() -> None:
     given = parser.parse_args()
     models, sizes = fd.load(), fd.budget(given.budget)
     pairs = sorted(world.GENERATOR_HELD_OUT)[: given.limit]
-    wanted = torch.tensor([world.COLOURS.index(c) * len(world.NOUNS) + world.NOUNS.index(n) for c, n in pairs])
+    wanted = torch.tensor(
+        [world.COLOURS.index(c) * len(world.NOUNS) + world.NOUNS.index(n) for c, n in pairs]
+    )
     prompts = [f"a photo of {article(f'{c} {n}')}" for c, n in pairs]
     began, luck, made = time.monotonic(), [], []
     for first in range(0, len(prompts), TOGETHER):

@@ -38,6 +38,7 @@ def run(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FUSEDREAM_BUDGET", "quick")
     monkeypatch.setenv("FUSEDREAM_DEVICE", "cpu")
+    monkeypatch.delenv("FUSEDREAM_DEBUG", raising=False)
     monkeypatch.setitem(budgets.BUDGETS, "quick", replace(budgets.BUDGETS["quick"], **TINY))
 
     def run(*arguments):
@@ -67,8 +68,11 @@ def test_version(run):
     assert run("--version") == (0, f"fusedream-nb {__version__}\n", "")
 
 
-def test_help_takes_neither_torch_nor_a_second():
-    code = "import sys; from fusedream_nb.cli import main; main(['generate', '--help']); print('torch' in sys.modules)"
+def test_help_does_not_wait_for_torch():
+    code = (
+        "import sys; from fusedream_nb.cli import main; main(['generate', '--help']); "
+        "print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
 
@@ -82,12 +86,13 @@ BAD = [
     (["generate", "x", "--seed", "-1"], "--seed"),
     (["generate", "x", "--seed", str(2**63)], "seed"),
     (["generate", "x", "--seeds", "0"], "--seeds"),
+    (["generate", "x", "--seeds", "1000000000000"], "--seeds"),
     (["generate", "x", "--budget", "huge"], "quick, full, paper"),
     (["generate", "x", "--model", "dalle"], "stickers"),
     (["generate", "x", "--model", "biggan-deep-512"], "not on this machine"),
     (["generate", "x", "--device", "tpu"], "auto, cpu, cuda, mps"),
     (["generate", "x", "--sede", "1"], "--sede"),
-    (["generate", "x", "--out", "file/below"], "cannot be written|Nothing can be written"),
+    (["generate", "x", "--out", "file/below"], "Nothing can be written"),
     (["generate", "x", "--out", "file"], "Nothing can be written"),
     (["generate", "x", "--out", "y" * 300], "Nothing can be written"),
     (["draw", "x"], "draw"),
@@ -142,18 +147,15 @@ def test_a_fault_of_the_program_is_a_sentence_unless_asked_for(run, monkeypatch)
 
 
 def test_pictures_of_every_prompt_and_seed(models, run, tmp_path):
-    code, out, err = run(
-        "generate", "a blue dog", "Red car!", "a blue dog", "--seed", "5", "--seeds", "3", "--out", "made"
-    )
+    prompts = ["a blue dog", "Red car!", "a blue dog"]
+    code, out, err = run("generate", *prompts, "--seed", "5", "--seeds", "3", "--out", "made")
     assert code == 0
     paths = [Path(line) for line in out.splitlines()]
     assert [p.name for p in paths[:3]] == ["a-blue-dog-5.png", "a-blue-dog-6.png", "a-blue-dog-7.png"]
     assert all(re.fullmatch(r"red-car-[0-9a-f]{10}-[567].png", p.name) for p in paths[3:])
     assert len(paths) == 6 > AT_ONCE
-    told = [read_record(path) for path in paths]
-    assert [(r.prompt, r.seed) for r in told] == [
-        (p, s) for p in ("a blue dog", "Red car!") for s in (5, 6, 7)
-    ]
+    told = [(record.prompt, record.seed) for record in map(read_record, paths)]
+    assert told == [(prompt, seed) for prompt in prompts[:2] for seed in (5, 6, 7)]
     assert len(list((tmp_path / "made").iterdir())) == 12
     assert "score" in err
     assert "2/2" in err
@@ -173,8 +175,8 @@ def test_json_is_all_that_stdout_holds(models, run):
 
 
 NASTY = [
-    "../../x", "/etc/passwd", "<script>alert(1)</script>", "'\"`$(ls)", "a\nb\r\tc", "🐶🐕", "dog " * 2_500, "-rf",
-    "--seed", "\x1b[31mred\x07", "[bold]dog[/bold]", "%s{}\\", "\udc80dog", "‮dog", "CON",
+    "../../x", "/etc/passwd", "<script>alert(1)</script>", "'\"`$(ls)", "a\nb\r\tc", "🐶🐕", "dog " * 2_500,
+    "-rf", "--seed", "\x1b[31mred\x07", "[bold]dog[/bold]", "%s{}\\", "\udc80dog", "\u202edog", "CON",
 ]  # fmt: skip
 
 
@@ -185,11 +187,11 @@ def test_any_string_is_a_prompt(models, run, tmp_path):
     assert [row["prompt"] for row in rows] == [text.replace("\udc80", "�") for text in NASTY]
     assert {path.parent for path in tmp_path.rglob("*.*")} == {tmp_path / "fusedream-out"}
     assert len(list((tmp_path / "fusedream-out").glob("*.png"))) == len(NASTY)
-    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f‮]", err)
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u202e]", err)
     for row in rows:
         code, out, err = run("show", row["path"])
         assert (code, err) == (0, "")
-        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f‮]", out)
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u202e]", out)
     assert "[bold]dog[/bold]" in run("show", rows[10]["path"])[1]
     assert json.loads(run("show", "--json", rows[9]["path"])[1])["prompt"] == NASTY[9]
 
@@ -255,27 +257,30 @@ def start(folder: Path, *arguments: str, M: int = TINY["M"]) -> tuple[subprocess
     return process, terminal
 
 
-def read_until(terminal: int, text: str, seconds: float = 120) -> str:
-    """Read what a terminal shows until a text appears in it, or until its end."""
+def read_until(terminal: int, pattern: str, seconds: float = 300) -> str:
+    """Read what a terminal shows until a pattern appears in it, or until its end."""
     shown, end = "", time.monotonic() + seconds
-    while text not in shown and time.monotonic() < end and select.select([terminal], [], [], 1) is not None:
+    while not re.search(pattern, shown) and time.monotonic() < end:
         if select.select([terminal], [], [], 1)[0]:
             try:
-                shown += os.read(terminal, 4096).decode(errors="replace")
-            except OSError:  # the other end is closed
-                return shown
+                more = os.read(terminal, 4096)
+            except OSError:  # what Linux says where the other end is closed
+                break
+            if not more:
+                break
+            shown += more.decode(errors="replace")
     return shown
 
 
 def interrupt(process: subprocess.Popen, terminal: int) -> tuple[int, str, str]:
     process.send_signal(signal.SIGINT)
     out = process.communicate(timeout=60)[0]
-    return process.returncode, out, read_until(terminal, "no such text")
+    return process.returncode, out, read_until(terminal, "no such text")  # all of it
 
 
 def test_ctrl_c_keeps_the_best_so_far(models, tmp_path):
     process, terminal = start(tmp_path, "a blue dog", "a red car", "--steps", "100000", "--device", "cpu")
-    shown = read_until(terminal, " 7/100000")
+    shown = read_until(terminal, r"step [1-9]\d*/100000")
     assert "choosing a start" in shown
     assert "score" in shown
     code, out, err = interrupt(process, terminal)
@@ -284,7 +289,7 @@ def test_ctrl_c_keeps_the_best_so_far(models, tmp_path):
     assert "Traceback" not in err
     for path in out.splitlines():
         told = read_record(tmp_path / path)
-        assert 7 <= told.steps_done < told.steps == 100_000
+        assert 1 <= told.steps_done < told.steps == 100_000
     assert len(out.splitlines()) == 2
     assert len(list((tmp_path / "fusedream-out").iterdir())) == 4
 

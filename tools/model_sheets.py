@@ -48,7 +48,10 @@ def samples(folder: Path) -> None:
     rng = torch.Generator().manual_seed(3)
     a, b = generator.sample(5, rng), generator.sample(5, rng)
     share = torch.linspace(0, 1, 12)[None, :, None]
-    path = [torch.lerp(x[:, None], y[:, None], share).flatten(0, 1) for x, y in zip(a.tensors(), b.tensors(), strict=True)]
+    path = [
+        torch.lerp(x[:, None], y[:, None], share).flatten(0, 1)
+        for x, y in zip(a.tensors(), b.tensors(), strict=True)
+    ]
     write(generator.decode(Latent(*path)), 12, folder / "interpolations.webp")
     write(render(sample_scenes(64, torch.Generator().manual_seed(4))), 16, folder / "world.webp")
 

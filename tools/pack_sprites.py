@@ -5,8 +5,8 @@ Run once, by hand, with the two npm packages unpacked beside each other:
     npm pack @lobehub/fluent-emoji-3d emoji-datasource-google
     python tools/pack_sprites.py FLUENT_ASSETS_FOLDER NOTO_64PX_FOLDER
 
-Fluent emoji (Microsoft, MIT) come at 256 px, Noto emoji (Google, Apache 2.0) at 64 px; a row of
-either sheet is one noun of ``world.NOUNS``, a column one of its code points.
+Fluent emoji (Microsoft, MIT) come at 256 px, Noto emoji (Google, Apache 2.0) at 64 px; the
+nouns of ``nouns.NOUNS`` stand in rows of seven.
 """
 
 import sys
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from fusedream_nb.models.stickers.nouns import CODE_POINTS, SHEETS
+from fusedream_nb.models.stickers.nouns import CODE_POINTS, COLUMNS, SHEETS
 
 
 def find(folder: Path, code_point: str, suffix: str) -> Path:
@@ -27,14 +27,13 @@ def find(folder: Path, code_point: str, suffix: str) -> Path:
 
 
 def pack(folder: Path, suffix: str, cell: int, target: Path) -> None:
-    """Draw every code point of every noun into one sheet and save it as WebP."""
-    columns = max(len(points) for points in CODE_POINTS.values())
-    sheet = Image.new("RGBA", (columns * cell, len(CODE_POINTS) * cell))
-    for row, points in enumerate(CODE_POINTS.values()):
-        for column, point in enumerate(points):
-            sprite = Image.open(find(folder, point, suffix)).convert("RGBA")
-            sprite = sprite.resize((cell, cell), Image.Resampling.LANCZOS)
-            sheet.paste(sprite, (column * cell, row * cell))
+    """Draw every noun into one sheet, seven in a row, and save it as WebP."""
+    rows = -(-len(CODE_POINTS) // COLUMNS)
+    sheet = Image.new("RGBA", (COLUMNS * cell, rows * cell))
+    for i, point in enumerate(CODE_POINTS.values()):
+        sprite = Image.open(find(folder, point, suffix)).convert("RGBA")
+        sprite = sprite.resize((cell, cell), Image.Resampling.LANCZOS)
+        sheet.paste(sprite, (i % COLUMNS * cell, i // COLUMNS * cell))
     sheet.save(target, quality=92, method=6, exact=True)
 
 

@@ -68,12 +68,12 @@ def draw(n: int, copies: int, rng: Rng, policy: Collection[str] = ALL) -> Draw:
     if copies < 1:
         raise ValueError(f"The number of augmented copies must be at least 1, not {copies}.")
     if isinstance(rng, torch.Generator):
-        u = torch.rand(n, copies, 9, generator=rng, device=rng.device)
+        uniform = torch.rand(n, copies, 9, generator=rng, device=rng.device)
     else:
         if len(rng) != n:
             raise ValueError(f"{n} images want {n} generators of randomness, not {len(rng)}.")
-        u = torch.cat([torch.rand(1, copies, 9, generator=g, device=g.device) for g in rng])
-    u = u.unbind(-1)
+        uniform = torch.cat([torch.rand(1, copies, 9, generator=g, device=g.device) for g in rng])
+    u = uniform.unbind(-1)
 
     def between(value: Tensor, low: float, high: float, name: str, neutral: float) -> Tensor:
         return low + (high - low) * value if name in policy else torch.full_like(value, neutral)
@@ -113,11 +113,11 @@ def augment(image: Tensor, numbers: Draw, size: int | None = None) -> Tensor:
     return _colour(moved, inside, grey, flat) * _keep(flat, size, image.device)
 
 
-def _source(
-    centre: Tensor, shift: Tensor, ratio: Tensor, side: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return where each output pixel reads along one axis [m, size], in [-1, 1]; its share inside the
-    frame after resizing; and its share inside both the frame and the picture.
+def _source(centre: Tensor, shift: Tensor, ratio: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return where each output pixel reads along one axis [m, size], and how far it may.
+
+    The place is in [-1, 1]; then come its share inside the frame after resizing, and its share
+    inside both the frame and the picture.
 
     Translation happens before resizing, so what left the frame stays outside however it is shrunk.
     Shifts are whole pixels, as in DiffAugment.

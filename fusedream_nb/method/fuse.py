@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -44,7 +45,7 @@ def fusedream(
     Raises ValueError, before any work, for an empty prompt or numbers out of range.
     """
     runs = _runs(prompt, seed)
-    given = {"M": M, "k": k, "steps": steps, "copies": copies, "lr": lr}
+    given: dict[str, Any] = {"M": M, "k": k, "steps": steps, "copies": copies, "lr": lr}
     sizes = replace(find_budget(budget), **{name: v for name, v in given.items() if v is not None})
     _check(sizes)
     augment.draw(1, sizes.copies, torch.Generator(), policy)

@@ -18,25 +18,22 @@ Weights = Literal["scalar", "coordinate"]
 
 @torch.no_grad()
 def top_k(
-    generator: Generator, score: Score, M: int, k: int, rng: torch.Generator, *, batch: int = 64
+    generator: Generator, score: Score, M: int, k: int, rng: torch.Generator, *, batch: int | None = None
 ) -> tuple[Latent, Tensor]:
     """Draw M latents and keep the k whose pictures score highest (FuseDream, Algorithm 1, line 2).
 
-    Returns the latents [k, …], best first, and their scores [k]. The pictures are made ``batch`` at a
-    time, and never more than k + batch latents are kept. Raises ValueError unless 1 ≤ k ≤ M.
+    Returns the latents [k, …], best first, and their scores [k]. Only ``batch`` pictures are in memory
+    at a time (default: as many as 64 of 64 pixels); how many does not change the result.
+    Raises ValueError unless 1 ≤ k ≤ M.
     """
     if not 1 <= k <= M:
         raise ValueError(f"The start keeps k of M samples, so 1 ≤ k ≤ M; got k = {k}, M = {M}.")
-    kept, scores = None, None
-    for first in range(0, M, batch):
-        latent = generator.sample(min(batch, M - first), rng)
-        values = score(generator.decode(latent), rng)
-        if kept is not None and scores is not None:
-            latent, values = Latent.cat([kept, latent]), torch.cat([scores, values])
-        scores, index = values.topk(min(k, len(values)))
-        kept = latent[index]
-    assert kept is not None and scores is not None
-    return kept, scores
+    batch = batch or max(2, 64 * 64**2 // generator.size**2)
+    latents = generator.sample(M, rng)
+    parts = [latents[first : first + batch] for first in range(0, M, batch)]
+    scores = torch.cat([score(generator.decode(part), rng) for part in parts])
+    best = scores.topk(k)
+    return latents[best.indices], best.values
 
 
 @dataclass

@@ -111,5 +111,3 @@ class _Best:
         better = score > self.score
         self.image = torch.where(better[:, None, None, None], image, self.image)
         self.score = torch.where(better, score, self.score)
-
-

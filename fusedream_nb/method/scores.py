@@ -36,6 +36,7 @@ class WeightedSum(Score):
         self.terms = list(terms)
 
     def __call__(self, image: Tensor, rng: Rng) -> Tensor:
+        """Return the weighted sum [n] of the terms."""
         return torch.stack([weight * score(image, rng) for weight, score in self.terms]).sum(0)
 
 
@@ -49,6 +50,7 @@ class CLIPScore(Score):
         self.clip, self.text = clip, clip.encode_text(text)
 
     def __call__(self, image: Tensor, rng: Rng | None = None) -> Tensor:
+        """Return the cosines [n]; no randomness is taken."""
         return (self.clip.encode_image(image) * self.text).sum(-1)
 
 
@@ -72,6 +74,7 @@ class AugCLIP(Score):
         self.copies, self.policy, self.fixed = copies, policy, fixed
 
     def __call__(self, image: Tensor, rng: Rng) -> Tensor:
+        """Return the mean cosine [n] over each image's copies."""
         if self.fixed is not None:
             numbers = self.fixed.expand(len(image))
         else:

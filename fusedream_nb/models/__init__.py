@@ -69,9 +69,10 @@ def load(
 ) -> Models:
     """Load a generator by name or folder, with its encoders and perceptual distance.
 
-    ``name`` None reads FUSEDREAM_MODEL, else takes "stickers"; ``device`` as in
-    :func:`resolve_device` (on CUDA the networks compute in bfloat16). ``clip``, ``judge`` and ``perceptual`` are names or folders; outside the
-    sticker world they default to ViT-B-32-quickgelu, the same again, and lpips-squeeze.
+    ``name`` None reads FUSEDREAM_MODEL, else takes "stickers"; ``device`` is that of
+    :func:`resolve_device`, and on CUDA the networks compute in bfloat16. ``clip``, ``judge`` and
+    ``perceptual`` are names or folders; outside the sticker world they default to
+    ViT-B-32-quickgelu, the same again, and lpips-squeeze.
     Raises ValueError for unknown names and FileNotFoundError where weights are missing.
     """
     import torch

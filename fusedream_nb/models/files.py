@@ -19,7 +19,9 @@ def read_tensors(folder: Path, names: Sequence[str]) -> dict[str, Tensor]:
         path = folder / name
         if path.exists():
             suffix = path.suffix
-            loaded = load_file(path) if suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+            loaded = (
+                load_file(path) if suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+            )
             return {k: v.float() if v.is_floating_point() else v for k, v in loaded.items()}
     raise FileNotFoundError(f"{folder} holds no weights; put {' or '.join(names)} there.")
 

@@ -117,9 +117,7 @@ class BigGANDeep:
     biggan-deep-128, -256 and -512 as well as the sticker generator.
     """
 
-    def __init__(
-        self, model: nn.Module, *, truncation: float = 1.0, class_names: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, model: nn.Module, *, truncation: float = 1.0, class_names: Sequence[str] = ()) -> None:
         if not 0 < truncation <= 1:
             raise ValueError(f"The truncation must lie in (0, 1], not {truncation}.")
         self.size: int = model.config.output_dim

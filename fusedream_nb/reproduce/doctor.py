@@ -109,7 +109,8 @@ def _weights() -> list[Check]:
     for row in catalogue():
         problems = row.problems() if row.here or row.name == "stickers" else []
         if problems:
-            checks.append(Check(row.name, "fail", " ".join(problems), "Install fusedream-nb again."))
+            again = "Install fusedream-nb again." if row.name == "stickers" else "Fetch the file again."
+            checks.append(Check(row.name, "fail", " ".join(problems), again))
         elif row.here:
             checks.append(Check(row.name, "ok", "weights are here"))
     return checks

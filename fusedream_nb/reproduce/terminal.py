@@ -46,10 +46,11 @@ class Bar:
             BarColumn(),
             TextColumn("{task.fields[state]}"),
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            TextColumn("{task.fields[unit]}"),
             console=Console(stderr=True),
             redirect_stdout=False,
         )
-        self.task = self.progress.add_task("", total=None, state="")
+        self.task = self.progress.add_task("", total=None, state="", unit="")
         self.batches, self.done = batches, -1
 
     def __enter__(self) -> Self:
@@ -69,10 +70,12 @@ class Bar:
 
     def _show(self, step: Step) -> None:
         total = max(step.total, 1)  # no steps at all is a finished run too
+        done = self.done * total + (step.index if step.total else 1)
         self.progress.update(
             self.task,
             description=self.label,
             total=self.batches * total,
-            completed=self.done * total + (step.index if step.total else 1),
+            completed=done,
             state=f"score {step.best_score.mean():.3f}  step {step.index}/{step.total}",
+            unit="left" if done < self.batches * total else "in all",
         )

@@ -49,7 +49,9 @@ def plain(image: Tensor, size: int, rng: torch.Generator) -> Tensor:
     x = F.interpolate(x, (size, size), mode="bilinear", align_corners=False)
     wide = int(0.5 * size + 0.5)
     cx, cy = (int(torch.randint(0, size + (1 - wide % 2), (), generator=rng)) for _ in range(2))
-    x[:, :, max(0, cy - wide // 2) : cy - wide // 2 + wide, max(0, cx - wide // 2) : cx - wide // 2 + wide] = 0
+    x[
+        :, :, max(0, cy - wide // 2) : cy - wide // 2 + wide, max(0, cx - wide // 2) : cx - wide // 2 + wide
+    ] = 0
     return x
 
 

@@ -166,6 +166,8 @@ def test_nan_stops_the_run_and_names_the_step(rng: torch.Generator) -> None:
         ({"policy": ["blur"]}, "Unknown augmentation 'blur'"),
     ],
 )
-def test_bad_input_is_refused_at_the_call(models: Models, arguments: dict[str, object], sentence: str) -> None:
+def test_bad_input_is_refused_at_the_call(
+    models: Models, arguments: dict[str, object], sentence: str
+) -> None:
     with pytest.raises(ValueError, match=sentence):
         fd.fusedream(**{"prompt": "a dog", "models": models, **arguments})  # type: ignore[arg-type]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -26,9 +25,13 @@ def vit(tmp_path_factory: pytest.TempPathFactory) -> tuple[open_clip.CLIP, Clip]
     torch.manual_seed(0)
     config = open_clip.get_model_config("ViT-B-32-quickgelu")
     model = open_clip.CLIP(**config).eval()
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors")
+    save_file(
+        {k: v.contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors"
+    )
     preprocess = {"mean": MEAN, "std": STD}
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}))
+    (folder / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": config, "preprocess_cfg": preprocess})
+    )
     return model, Clip.from_folder(folder)
 
 
@@ -57,7 +60,7 @@ def test_preprocessing_equals_open_clips_transform(
 @torch.no_grad()
 def test_text_equals_open_clips(vit: tuple[open_clip.CLIP, Clip]) -> None:
     model, clip = vit
-    texts = ["a photo of a blue dog", "Ünïcode 🦊, quotes \" and\nnewlines"]
+    texts = ["a photo of a blue dog", 'Ünïcode 🦊, quotes " and\nnewlines']
     tokens = open_clip.get_tokenizer("ViT-B-32-quickgelu")(texts)
     reference = torch.nn.functional.normalize(model.encode_text(tokens), dim=-1)
     torch.testing.assert_close(clip.encode_text(texts), reference, atol=1e-5, rtol=0)

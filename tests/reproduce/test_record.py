@@ -26,13 +26,14 @@ from fusedream_nb.reproduce.record import Record, describe, read_record, replay,
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))  # lone surrogates too
 NASTY = [
-    "a photo of a blue dog", "", " ", "../../x", "/etc/passwd", "<script>alert('x')</script>", 'say "hi"', "a\nb\r\n\tc",
-    "🐶🐕", "x" * 10_000, "word " * 2_000, "-rf", ".hidden", "CON", "nul", "a\0b", "\x1b[31mred", "犬", "été", "\udc80", "‮gpj",
+    "a photo of a blue dog", "", " ", "../../x", "/etc/passwd", "<script>alert('x')</script>", 'say "hi"',
+    "a\nb\r\n\tc", "🐶🐕", "x" * 10_000, "word " * 2_000, "-rf", ".hidden", "CON", "nul", "a\0b",
+    "\x1b[31mred", "犬", "été", "\udc80", "\u202egpj",
 ]  # fmt: skip
 RECORD = Record(
-    prompt="a blue dog", seed=3, model="stickers", budget="quick", M=8, k=2, steps=4, copies=2, lr=0.02, start_copies=2,
-    judged_copies=2, device="cpu", dtype="float32", score=0.25, judge_score=0.5, steps_done=4, seconds=1.5,
-    weights={"stickers/a": "00"}, knobs=[{"step": 2, "lr": 0.01}],
+    prompt="a blue dog", seed=3, model="stickers", budget="quick", M=8, k=2, steps=4, copies=2, lr=0.02,
+    start_copies=2, judged_copies=2, device="cpu", dtype="float32", score=0.25, judge_score=0.5, steps_done=4,
+    seconds=1.5, weights={"stickers/a": "00"}, knobs=[{"step": 2, "lr": 0.01}],
 )  # fmt: skip
 
 
@@ -64,7 +65,7 @@ def test_a_slug_is_a_safe_file_name(prompt, seed):
     assert len(name) <= 60 + len("-0123456789-") + len(str(seed))
 
 
-@pytest.mark.parametrize("prompt", NASTY)
+@pytest.mark.parametrize("prompt", NASTY, ids=range(len(NASTY)))
 def test_a_nasty_prompt_has_a_slug(prompt):
     test_a_slug_is_a_safe_file_name.hypothesis.inner_test(prompt, 0)
 
@@ -94,14 +95,11 @@ def test_a_prompt_that_imitates_another_slug_gets_its_own():
 
 
 VALUES = st.none() | st.integers(0, 9) | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+KNOBS = st.lists(st.dictionaries(st.text(), VALUES), max_size=3)
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    prompt=ANY_TEXT,
-    seed=st.integers(0, 2**63 - 1),
-    knobs=st.lists(st.dictionaries(st.text(), VALUES), max_size=3),
-)
+@given(prompt=ANY_TEXT, seed=st.integers(0, 2**63 - 1), knobs=KNOBS)
 @example(prompt="x" * 10_000, seed=0, knobs=[])
 @example(prompt='\0"\\</script>\n🐶\ud800', seed=0, knobs=[])
 def test_a_record_comes_back_from_the_picture_and_from_the_file_beside_it(prompt, seed, knobs):
@@ -149,7 +147,7 @@ def test_a_truncated_picture_is_told_from_a_whole_one_wherever_it_was_cut(tmp_pa
             assert "\n" not in str(error)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_a_damaged_picture_is_a_valueerror_at_worst(data):
     with TemporaryDirectory() as folder:
@@ -185,9 +183,10 @@ def test_what_holds_no_record_is_named(tmp_path):
         read_record(with_text(tmp_path / "plain.png", None))
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", "{}", "null", '{"format": 1}', '{"format": "1"}', "[" * 100_000]
-)
+NO_RECORDS = ["", "{", "[]", "{}", "null", '{"format": 1}', '{"format": "1"}', "[" * 100_000]
+
+
+@pytest.mark.parametrize("text", NO_RECORDS, ids=range(len(NO_RECORDS)))
 def test_a_record_that_is_none_is_named(tmp_path, text):
     with pytest.raises(ValueError, match="cannot be read"):
         read_record(with_text(tmp_path / "odd.png", text))
@@ -205,9 +204,9 @@ def test_the_same_settings_replace_their_picture_and_others_do_not(tmp_path):
     assert save(picture(seed=1), again, tmp_path) == first
     assert record.difference(first, picture(seed=1)) == 0
     longer = save(picture(), replace(RECORD, steps=8, steps_done=8), tmp_path)
-    other_weights = save(picture(), replace(RECORD, weights={"stickers/a": "11"}), tmp_path)
-    assert [p.name for p in (first, longer, other_weights)] == [
-        f"a-blue-dog-3{n}.png" for n in ("", "_2", "_3")
+    retrained = save(picture(), replace(RECORD, weights={"stickers/a": "11"}), tmp_path)
+    assert [path.stem for path in (first, longer, retrained)] == [
+        f"a-blue-dog-3{n}" for n in ("", "_2", "_3")
     ]
     assert save(picture(), replace(RECORD, steps=8, steps_done=8), tmp_path) == longer
     assert len(names(tmp_path)) == 6

@@ -64,9 +64,13 @@ def _single_photos(n: int, rng: torch.Generator) -> Scenes:
 def _held_out(n: int, rng: torch.Generator) -> Scenes:
     """Draw photos of the (colour, noun) pairs that neither encoder has seen."""
     scenes = _single_photos(n, rng)
-    pairs = ENCODER_FORBIDDEN.nonzero()[torch.randint(int(ENCODER_FORBIDDEN.sum()), (len(scenes),), generator=rng)]
+    pairs = ENCODER_FORBIDDEN.nonzero()[
+        torch.randint(int(ENCODER_FORBIDDEN.sum()), (len(scenes),), generator=rng)
+    ]
     hues = torch.tensor(list(world.HUES.values()))[pairs[:, 0]]
-    colour, noun, hue, strength = (t.clone() for t in (scenes.colour, scenes.noun, scenes.hue, scenes.strength))
+    colour, noun, hue, strength = (
+        t.clone() for t in (scenes.colour, scenes.noun, scenes.hue, scenes.strength)
+    )
     colour[:, 0], noun[:, 0], hue[:, 0], strength[:, 0] = pairs[:, 0], pairs[:, 1], hues, 0.92
     return replace(scenes, colour=colour, noun=noun, hue=hue, strength=strength)
 
@@ -147,7 +151,9 @@ def generator_card(models: Models, n: int, seed: int) -> dict[str, float]:
         generator = BigGANDeep.from_folder(folder, truncation=truncation)
         image, z, label = draw_samples(generator, n, torch.Generator().manual_seed(seed))
         vectors = features(models.judge, image)
-        card[f"class at truncation {truncation}"] = _share(read_nouns(models.judge, vectors).argmax(1) == label)
+        card[f"class at truncation {truncation}"] = _share(
+            read_nouns(models.judge, vectors).argmax(1) == label
+        )
         if truncation == 1.0:
             fake, fakes = image, vectors
     z = torch.randn(n, z.shape[1], generator=torch.Generator().manual_seed(seed + 1)).clamp(-2, 2)
@@ -157,7 +163,9 @@ def generator_card(models: Models, n: int, seed: int) -> dict[str, float]:
     card["precision"] = _within_radii(fakes, reals)
     card["recall"] = _within_radii(reals, fakes)
     some = slice(0, min(n, 1400))
-    card["diversity"] = _diversity(models, fake[some], label[some]) / _diversity(models, real[some], label[some])
+    card["diversity"] = _diversity(models, fake[some], label[some]) / _diversity(
+        models, real[some], label[some]
+    )
     return card
 
 

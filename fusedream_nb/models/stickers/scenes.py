@@ -18,6 +18,7 @@ from torch import Tensor
 from . import nouns as world
 
 TEXTURE_DIM = 16
+SPRITES = 2  # of each noun: Fluent's and Noto's
 LATENT_DIM = 64
 
 
@@ -64,11 +65,6 @@ GENERATOR_FORBIDDEN = ENCODER_FORBIDDEN | _pairs(world.GENERATOR_HELD_OUT, world
 PLACES_FORBIDDEN = _pairs(world.GENERATOR_HELD_OUT_PLACES, world.BACKGROUNDS)
 
 
-def sprites_per_noun() -> Tensor:
-    """Return [nouns] how many sprites each noun has: its code points in both sheets."""
-    return torch.tensor([2 * len(points) for points in world.CODE_POINTS.values()])
-
-
 def sample_scenes(n: int, rng: torch.Generator) -> Scenes:
     """Draw n scenes of the encoders' rich world, without the pairs held out from the encoders."""
 
@@ -80,11 +76,9 @@ def sample_scenes(n: int, rng: torch.Generator) -> Scenes:
 
     two = uniform(n) < 0.25
     noun = pick(len(world.NOUNS), n, 2)
-    noun[:, 1] = torch.where(
-        noun[:, 1] == noun[:, 0], (noun[:, 1] + 1) % len(world.NOUNS), noun[:, 1]
-    )
-    sprite = pick(1 << 20, n, 2) % sprites_per_noun()[noun]
-    style = torch.where(uniform(n) < 0.7, 0, pick(len(world.STYLES), n))
+    noun[:, 1] = torch.where(noun[:, 1] == noun[:, 0], (noun[:, 1] + 1) % len(world.NOUNS), noun[:, 1])
+    sprite = pick(SPRITES, n, 2)
+    style = torch.where(uniform(n) < 0.75, 0, pick(len(world.STYLES), n))
     style[two] = 0  # two small objects do not survive tiles or large pixels
     plain = (style == 1) | (style == 4)  # a sketch and a monochrome photo have no colours to name
     colour = torch.where(uniform(n, 2) < torch.tensor([0.5, 0.3]), pick(len(world.COLOURS), n, 2), -1)
@@ -99,7 +93,7 @@ def sample_scenes(n: int, rng: torch.Generator) -> Scenes:
         [
             uniform(n, low=-0.45, high=0.45),
             uniform(n, low=-0.45, high=0.45),
-            uniform(n, low=0.38, high=0.95),
+            uniform(n, low=0.48, high=0.95),
         ],
         -1,
     )
@@ -128,7 +122,7 @@ def sample_scenes(n: int, rng: torch.Generator) -> Scenes:
 
 def _arrange(relation: Tensor, u: Tensor, side: Tensor) -> Tensor:
     """Place two objects [n, 2, (x, y, scale)] by their relation, from uniforms [n, 4]."""
-    a, b = 0.36 + 0.1 * u[:, 0], 0.42 + 0.12 * u[:, 1]
+    a, b = 0.4 + 0.08 * u[:, 0], 0.44 + 0.1 * u[:, 1]
     sign = 2.0 * side - 1
     jitter = 0.2 * (u[:, 2] - 0.5)
     beside = torch.stack(

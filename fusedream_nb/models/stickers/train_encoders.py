@@ -57,7 +57,9 @@ def _perturb(image: Tensor, rng: torch.Generator) -> Tensor:
     centre = torch.randint(SIZE, (n, 2, 1, 1), generator=rng)
     half = torch.randint(0, 13, (n, 1, 1), generator=rng)
     axis = torch.arange(SIZE)
-    hole = ((axis.view(1, 1, -1) - centre[:, 0]).abs() < half) & ((axis.view(1, -1, 1) - centre[:, 1]).abs() < half)
+    hole = ((axis.view(1, 1, -1) - centre[:, 0]).abs() < half) & (
+        (axis.view(1, -1, 1) - centre[:, 1]).abs() < half
+    )
     return (image + light.to(image)) * (~hole)[:, None].to(image)
 
 
@@ -67,7 +69,9 @@ def _batch(places: list[Tensor], batch: int, rng: torch.Generator) -> Tensor:
     return same[torch.randint(len(same), (batch,), generator=rng)]
 
 
-def train_clip(name: str, folder: Path, minutes: float, device: str, pool: int, batch: int = 128) -> dict[str, Tensor]:
+def train_clip(
+    name: str, folder: Path, minutes: float, device: str, pool: int, batch: int = 128
+) -> dict[str, Tensor]:
     """Train the climbed CLIP or the judge by the symmetric contrastive loss; return its weights."""
     rng = torch.Generator().manual_seed(SEEDS[name])
     words = random.Random(SEEDS[name])
@@ -121,7 +125,9 @@ def train_clip(name: str, folder: Path, minutes: float, device: str, pool: int, 
     return average.state_dict()
 
 
-def train_trunk(name: str, folder: Path, minutes: float, device: str, pool: int, batch: int = 128) -> dict[str, Tensor]:
+def train_trunk(
+    name: str, folder: Path, minutes: float, device: str, pool: int, batch: int = 128
+) -> dict[str, Tensor]:
     """Train SqueezeNet 1.1 to name what stands in a picture; return the weights of its features."""
     rng = torch.Generator().manual_seed(SEEDS[name])
     torch.manual_seed(SEEDS[name])

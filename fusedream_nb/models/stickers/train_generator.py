@@ -10,7 +10,7 @@ truncation on the package's grid.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import lpips
@@ -213,7 +213,7 @@ def with_statistics(
     norms = {name: m for name, m in model.named_modules() if isinstance(m, BigGANBatchNorm)}
     row = 0
 
-    def measure(name: str):  # noqa: ANN202
+    def measure(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
             variance, mean = torch.var_mean(arguments[0].float(), (0, 2, 3), correction=0)
             filled[f"{name}.running_means"][row] = mean.cpu()

@@ -12,28 +12,23 @@ from PIL import Image
 from torch import Tensor
 
 from . import nouns as world
-from .scenes import TEXTURE_DIM, Scenes, sprites_per_noun
+from .scenes import SPRITES, TEXTURE_DIM, Scenes
 
 RED_GREEN_BLUE = torch.tensor([0.3, 0.59, 0.11]).view(1, 3, 1, 1)  # luminance of sRGB
 
 
 @cache
 def sprite_sheet(size: int) -> Tensor:
-    """Return every sprite [nouns, 4, 4, size, size] as premultiplied RGBA in [0, 1].
-
-    A noun's sprites come in the order Fluent, Noto of its first code point, then of its second.
-    """
-    columns = max(len(points) for points in world.CODE_POINTS.values())
-    sheets = [Image.open(world.SHEETS[name]).convert("RGBA") for name in ("fluent", "noto")]
-    table = torch.zeros(len(world.NOUNS), 2 * columns, 4, size, size)
-    for row, points in enumerate(world.CODE_POINTS.values()):
-        for column in range(len(points)):
-            for which, sheet in enumerate(sheets):
-                cell = sheet.height // len(world.NOUNS)
-                box = (column * cell, row * cell, (column + 1) * cell, (row + 1) * cell)
-                sprite = sheet.crop(box).resize((size, size), Image.Resampling.LANCZOS)
-                rgba = torch.from_numpy(np.array(sprite)).permute(2, 0, 1).float() / 255
-                table[row, 2 * column + which] = torch.cat([rgba[:3] * rgba[3:], rgba[3:]])
+    """Return every sprite [nouns, 2, 4, size, size], Fluent and Noto, as premultiplied RGBA in [0, 1]."""
+    table = torch.zeros(len(world.NOUNS), SPRITES, 4, size, size)
+    for which, name in enumerate(("fluent", "noto")):
+        sheet = Image.open(world.SHEETS[name]).convert("RGBA")
+        cell = sheet.width // world.COLUMNS
+        for i in range(len(world.NOUNS)):
+            x, y = i % world.COLUMNS * cell, i // world.COLUMNS * cell
+            sprite = sheet.crop((x, y, x + cell, y + cell)).resize((size, size), Image.Resampling.LANCZOS)
+            rgba = torch.from_numpy(np.array(sprite)).permute(2, 0, 1).float() / 255
+            table[i, which] = torch.cat([rgba[:3] * rgba[3:], rgba[3:]])
     return table
 
 
@@ -60,8 +55,8 @@ def _render(scenes: Scenes, size: int) -> Tensor:
 
 def _paste(picture: Tensor, scenes: Scenes, which: int, size: int) -> Tensor:
     """Paste one object of each scene onto pictures [n, 3, size, size] in [0, 1]."""
-    sprite = scenes.sprite[:, which] % sprites_per_noun()[scenes.noun[:, which]]
-    rgba = _warp(sprite_sheet(size)[scenes.noun[:, which], sprite], scenes.place[:, which], size)
+    sprite = sprite_sheet(size)[scenes.noun[:, which], scenes.sprite[:, which]]
+    rgba = _warp(sprite, scenes.place[:, which], size)
     alpha = rgba[:, 3:]
     colour = tint(rgba[:, :3] / alpha.clamp(min=1e-3), scenes.hue[:, which], scenes.strength[:, which])
     if which == 0:
@@ -97,9 +92,7 @@ def tint(rgb: Tensor, hue: Tensor, strength: Tensor) -> Tensor:
     return rgb * (1 - s) + dyed * s
 
 
-def _effects(
-    picture: Tensor, colour: Tensor, alpha: Tensor, scenes: Scenes
-) -> tuple[Tensor, Tensor, Tensor]:
+def _effects(picture: Tensor, colour: Tensor, alpha: Tensor, scenes: Scenes) -> tuple[Tensor, Tensor, Tensor]:
     """Set the first object of the scenes that ask for it on fire, or freeze it."""
     size = picture.shape[-1]
     fire = (scenes.effect == 1).view(-1, 1, 1, 1).float()
