@@ -247,20 +247,31 @@ def test_doctor_finds_what_is_well_and_what_is_not(models, run, tmp_path, monkey
     assert re.search(r"^fail +lpips-squeeze", out, re.MULTILINE)
 
 
-def start(folder: Path, *arguments: str, M: int = TINY["M"]) -> tuple[subprocess.Popen, int]:
-    """Start the command in a terminal of its own; return it and its stderr."""
+@pytest.fixture
+def start(tmp_path):
+    """Start `generate` with a start of M samples in a terminal of its own; return it and its stderr."""
     pty = pytest.importorskip("pty")
     terminal, inside = pty.openpty()
-    command = [sys.executable, "-c", TINY_CLI, str(M), "generate", *arguments]
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=inside, text=True)
-    os.close(inside)
-    return process, terminal
+    started = []
+
+    def start(M, *arguments):
+        command = [sys.executable, "-c", TINY_CLI, str(M), "generate", *arguments, "--device", "cpu"]
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=inside, text=True)
+        started.append(process)
+        os.close(inside)
+        return process, terminal
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+    os.close(terminal)
 
 
-def read_until(terminal: int, pattern: str, seconds: float = 300) -> str:
+def read_until(terminal, pattern, seconds=300):
     """Read what a terminal shows until a pattern appears in it, or until its end."""
     shown, end = "", time.monotonic() + seconds
-    while not re.search(pattern, shown) and time.monotonic() < end:
+    while not (pattern and re.search(pattern, shown)) and time.monotonic() < end:
         if select.select([terminal], [], [], 1)[0]:
             try:
                 more = os.read(terminal, 4096)
@@ -272,30 +283,30 @@ def read_until(terminal: int, pattern: str, seconds: float = 300) -> str:
     return shown
 
 
-def interrupt(process: subprocess.Popen, terminal: int) -> tuple[int, str, str]:
+def interrupt(process, terminal):
+    """Press Ctrl-C; return exit code, stdout and what was still shown."""
     process.send_signal(signal.SIGINT)
-    out = process.communicate(timeout=60)[0]
-    return process.returncode, out, read_until(terminal, "no such text")  # all of it
+    shown = read_until(terminal, None)
+    return process.wait(60), process.stdout.read(), shown
 
 
-def test_ctrl_c_keeps_the_best_so_far(models, tmp_path):
-    process, terminal = start(tmp_path, "a blue dog", "a red car", "--steps", "100000", "--device", "cpu")
+def test_ctrl_c_keeps_the_best_so_far(models, start, tmp_path):
+    process, terminal = start(TINY["M"], "a blue dog", "a red car", "--steps", "100000")
     shown = read_until(terminal, r"step [1-9]\d*/100000")
     assert "choosing a start" in shown
     assert "score" in shown
     code, out, err = interrupt(process, terminal)
     assert code == 130
-    assert re.findall(r"fusedream-nb: Stopped after step \d+ of 100000; the best so far is kept\.", err)
+    assert re.search(r"fusedream-nb: Stopped after step \d+ of 100000; the best so far is kept\.", err)
     assert "Traceback" not in err
-    for path in out.splitlines():
-        told = read_record(tmp_path / path)
-        assert 1 <= told.steps_done < told.steps == 100_000
-    assert len(out.splitlines()) == 2
+    told = [read_record(tmp_path / path) for path in out.splitlines()]
+    assert [record.prompt for record in told] == ["a blue dog", "a red car"]
+    assert all(1 <= record.steps_done < record.steps == 100_000 for record in told)
     assert len(list((tmp_path / "fusedream-out").iterdir())) == 4
 
 
-def test_ctrl_c_before_the_first_picture_leaves_nothing(models, tmp_path):
-    process, terminal = start(tmp_path, "a blue dog", "--device", "cpu", M=10**7)
+def test_ctrl_c_before_the_first_picture_leaves_nothing(models, start, tmp_path):
+    process, terminal = start(10**7, "a blue dog")
     read_until(terminal, "choosing a start")
     code, out, err = interrupt(process, terminal)
     assert (code, out) == (130, "")

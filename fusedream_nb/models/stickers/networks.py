@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from pytorch_pretrained_biggan.config import BigGANConfig
 from pytorch_pretrained_biggan.model import BigGAN, BigGANBatchNorm
 from torch import Tensor, nn
-from torch.nn.utils import spectral_norm
+from torch.nn.utils import remove_spectral_norm, spectral_norm
 
 from .captions import CONTEXT_LENGTH, VOCABULARY_SIZE
 from .nouns import NOUNS
@@ -73,7 +73,11 @@ class _BatchStatistics(BigGANBatchNorm):
 
 
 def trainable_generator() -> BigGAN:
-    """Return a fresh sticker generator whose batch norms use the batch's own statistics."""
+    """Return a fresh sticker generator whose batch norms use the batch's own statistics.
+
+    The last convolution of each block has no spectral norm: with as few channels as ours, what a
+    block may add would be so small beside what it passes on that the fine detail never comes.
+    """
     model = BigGAN(BigGANConfig.from_dict(GENERATOR_CONFIG))
     for module in model.modules():
         if isinstance(module, BigGANBatchNorm):
@@ -81,6 +85,8 @@ def trainable_generator() -> BigGAN:
             if not module.conditional:
                 nn.init.ones_(module.weight)
                 nn.init.zeros_(module.bias)
+    for block in model.generator.layers:
+        remove_spectral_norm(block.conv_3)
     nn.init.normal_(model.embeddings.weight)
     # The package computes as many channels as the last block has and keeps three; so do we, later.
     width = GENERATOR_CONFIG["channel_width"]
@@ -88,14 +94,23 @@ def trainable_generator() -> BigGAN:
     return model
 
 
-def with_all_rows(model: BigGAN) -> dict[str, Tensor]:
-    """Return a trained generator's state with zeros for the rows of its last convolution not trained."""
-    rows = GENERATOR_CONFIG["channel_width"] - 3
-    named = [f"generator.conv_to_rgb.{part}" for part in ("bias", "weight_orig", "weight_u")]
-    return {
-        name: F.pad(value, [0] * (2 * value.ndim - 1) + [rows]) if name in named else value
-        for name, value in model.state_dict().items()
-    }
+def as_the_package_has_it(model: BigGAN) -> dict[str, Tensor]:
+    """Return a trained generator's state under the names, and in the shapes, of the package's class.
+
+    Spectral norm divides by σ = uᵀWv with u and v stored. Where we trained without it they are chosen
+    such that σ = 1; the rows of the last convolution that nobody reads are zeros.
+    """
+    filled = BigGAN(BigGANConfig.from_dict(GENERATOR_CONFIG)).state_dict()
+    for name, value in model.state_dict().items():
+        if name.startswith("generator.conv_to_rgb") and not name.endswith("_v"):
+            value = F.pad(value, [0] * (2 * value.ndim - 1) + [len(filled[name]) - 3])
+        if f"{name}_orig" in filled:
+            matrix, u = value.flatten(1), filled[f"{name}_u"].to(value.device)
+            v = F.normalize(matrix.T @ u, dim=0)
+            filled[f"{name}_v"] = v / torch.dot(u, matrix @ v)
+            name = f"{name}_orig"
+        filled[name] = value
+    return {name: value.cpu().clone() for name, value in filled.items()}
 
 
 class Discriminator(nn.Module):

@@ -20,7 +20,7 @@ import torchvision
 from pytorch_pretrained_biggan.model import BigGAN, BigGANBatchNorm
 from torch import Tensor, nn
 
-from .networks import GENERATOR_CONFIG, SIZE, Discriminator, trainable_generator, with_all_rows
+from .networks import GENERATOR_CONFIG, SIZE, Discriminator, as_the_package_has_it, trainable_generator
 from .nouns import NOUNS
 from .scenes import LATENT_DIM, scenes_from_latent
 from .train_encoders import _perturb
@@ -209,7 +209,7 @@ def with_statistics(
 ) -> dict[str, Tensor]:
     """Return a state dict with batch-norm statistics measured for each row of the truncations' grid."""
     rng = torch.Generator().manual_seed(SEED + 1)
-    filled = {k: v.cpu().clone() for k, v in with_all_rows(model).items()}
+    filled = as_the_package_has_it(model)
     norms = {name: m for name, m in model.named_modules() if isinstance(m, BigGANBatchNorm)}
     row = 0
 
