@@ -156,7 +156,7 @@ def _draw(
 ) -> None:
     """Make a batch, save it and add it to the rows; at Ctrl-C this is the best so far."""
     prompts, seeds = [prompt for prompt, _ in batch], [seed for _, seed in batch]
-    run = fd.fusedream(prompts, models, seed=seeds, budget=sizes.name, steps=sizes.steps)
+    run = fd.fusedream(prompts, models, seed=seeds, budget=sizes)
     step, stopped = _last(run, bar.next(prompts))
     if step is not None:
         made = record.describe(step, models, sizes, prompts, seeds)

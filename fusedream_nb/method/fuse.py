@@ -27,7 +27,7 @@ def fusedream(
     models: Models,
     *,
     seed: int | Sequence[int] = 0,
-    budget: str | None = None,
+    budget: str | Budget | None = None,
     M: int | None = None,
     k: int | None = None,
     steps: int | None = None,
@@ -39,14 +39,16 @@ def fusedream(
     """Make a picture from words by climbing AugCLIP (FuseDream, Algorithm 1), a Step at a time.
 
     Several prompts or seeds run as one batch: one picture each, the same as alone up to rounding.
-    What is None comes from the budget ("quick", "full", "paper"). ``weights`` are one scalar a basis
-    latent, from 1/k (the paper), or one softmaxed logit a coordinate (the authors' code).
+    What is None comes from the budget ("quick", "full", "paper", or a Budget of your own). ``weights``
+    are one scalar a basis latent, from 1/k (the paper), or one softmaxed logit a coordinate (the
+    authors' code).
     The picture of a run is the last Step's ``best_image`` [n, 3, h, w] in [-1, 1].
     Raises ValueError, before any work, for an empty prompt or numbers out of range.
     """
     runs = _runs(prompt, seed)
     given: dict[str, Any] = {"M": M, "k": k, "steps": steps, "copies": copies, "lr": lr}
-    sizes = replace(find_budget(budget), **{name: v for name, v in given.items() if v is not None})
+    base = budget if isinstance(budget, Budget) else find_budget(budget)
+    sizes = replace(base, **{name: v for name, v in given.items() if v is not None})
     _check(sizes)
     augment.draw(1, sizes.copies, torch.Generator(), policy)
     return _run(runs, models, sizes, policy, weights)

@@ -12,7 +12,7 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -247,13 +247,15 @@ def rerun(
     """
     import torch
 
-    from fusedream_nb.method.budgets import budget
+    from fusedream_nb.method.budgets import Budget
     from fusedream_nb.method.fuse import fusedream
 
     models = _load_again(record, device)
     prompts, seeds = record.batch_prompts or [record.prompt], record.batch_seeds or [record.seed]
-    given = {name: getattr(record, name) for name in ("M", "k", "steps", "copies", "lr")}
-    run = fusedream(prompts, models, seed=seeds, budget=record.budget, **given, **record.options)
+    sizes = Budget(
+        record.budget, **{f.name: getattr(record, f.name) for f in fields(Budget) if f.name != "name"}
+    )
+    run = fusedream(prompts, models, seed=seeds, budget=sizes, **record.options)
     threads = torch.get_num_threads()
     torch.set_num_threads(min(record.threads or threads, os.cpu_count() or 1))  # sums depend on it
     try:
@@ -261,7 +263,6 @@ def rerun(
             watch(step)
             if step.index >= record.steps_done:
                 break
-        sizes = replace(budget(record.budget), **given)
         new = describe(step, models, sizes, prompts, seeds, record.options)
     finally:
         torch.set_num_threads(threads)
