@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from pytorch_pretrained_biggan.config import BigGANConfig
 from pytorch_pretrained_biggan.model import BigGAN, BigGANBatchNorm
 from torch import Tensor, nn
-from torch.nn.utils import remove_spectral_norm, spectral_norm
+from torch.nn.utils import spectral_norm
 
 from .captions import CONTEXT_LENGTH, VOCABULARY_SIZE
 from .nouns import NOUNS
@@ -86,7 +86,7 @@ def trainable_generator() -> BigGAN:
                 nn.init.ones_(module.weight)
                 nn.init.zeros_(module.bias)
     for block in model.generator.layers:
-        remove_spectral_norm(block.conv_3)
+        block.conv_3 = nn.Conv2d(block.conv_3.in_channels, block.conv_3.out_channels, 1)
     nn.init.normal_(model.embeddings.weight)
     # The package computes as many channels as the last block has and keeps three; so do we, later.
     width = GENERATOR_CONFIG["channel_width"]
