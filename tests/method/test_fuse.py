@@ -15,7 +15,7 @@ from fusedream_nb.method.scores import Score
 from fusedream_nb.models import Models
 from fusedream_nb.models.generators import Latent
 
-SMALL = {"M": 12, "k": 3, "steps": 4, "copies": 4}
+SMALL = {"M": 12, "k": 3, "steps": 4, "copies": 4, "lr": 5e-3}
 
 
 class Parabola:
@@ -90,8 +90,8 @@ def test_a_batch_of_three_seeds_is_three_runs(models: Models, weights: str) -> N
     *_, together = fd.fusedream("a castle in the sky", models, seed=[1, 2, 3], weights=weights, **SMALL)
     for i, seed in enumerate((1, 2, 3)):
         *_, alone = fd.fusedream("a castle in the sky", models, seed=seed, weights=weights, **SMALL)
-        assert (together.image[i : i + 1] - alone.image).abs().mean() < 0.01  # Adam magnifies rounding
-        torch.testing.assert_close(together.best_score[i : i + 1], alone.best_score, atol=0.01, rtol=0)
+        torch.testing.assert_close(together.image[i : i + 1], alone.image, atol=2e-3, rtol=0)
+        torch.testing.assert_close(together.best_score[i : i + 1], alone.best_score, atol=1e-3, rtol=0)
 
 
 def test_prompts_and_seeds_pair_up(models: Models) -> None:
@@ -99,7 +99,7 @@ def test_prompts_and_seeds_pair_up(models: Models) -> None:
     *_, two = fd.fusedream(prompts, models, seed=[5, 6], **SMALL)
     *_, second = fd.fusedream(prompts[1], models, seed=6, **SMALL)
     assert two.image.shape == (2, 3, 64, 64)
-    assert (two.image[1:] - second.image).abs().mean() < 0.01
+    torch.testing.assert_close(two.image[1:], second.image, atol=2e-3, rtol=0)
 
 
 def test_the_score_rises_and_the_best_is_never_worse(models: Models) -> None:
