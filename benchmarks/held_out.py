@@ -18,7 +18,8 @@ import torchvision
 
 import fusedream_nb as fd
 from fusedream_nb.models.stickers import nouns as world
-from fusedream_nb.models.stickers.report import article, read_pairs
+from fusedream_nb.models.stickers.captions import article
+from fusedream_nb.models.stickers.report import read_pairs
 
 TOGETHER = 5  # pictures in one batch
 

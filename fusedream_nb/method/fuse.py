@@ -19,7 +19,7 @@ from .latents import OverParameterised, Weights, top_k
 from .optimise import Step, climb
 from .scores import AugCLIP
 
-_JUDGE_SEED, _START_SEED = 20_211_203, 12_015_73  # the fixed augmentations; any constants do
+JUDGE_SEED, START_SEED = 20_211_203, 12_015_73  # the fixed augmentations; any constants do
 
 
 def fusedream(
@@ -45,11 +45,8 @@ def fusedream(
     The picture of a run is the last Step's ``best_image`` [n, 3, h, w] in [-1, 1].
     Raises ValueError, before any work, for an empty prompt or numbers out of range.
     """
-    runs = _runs(prompt, seed)
-    given: dict[str, Any] = {"M": M, "k": k, "steps": steps, "copies": copies, "lr": lr}
-    base = budget if isinstance(budget, Budget) else find_budget(budget)
-    sizes = replace(base, **{name: v for name, v in given.items() if v is not None})
-    _check(sizes)
+    runs = paired(prompt, seed)
+    sizes = sized(budget, M=M, k=k, steps=steps, copies=copies, lr=lr)
     augment.draw(1, sizes.copies, torch.Generator(), policy)
     return _run(runs, models, sizes, policy, weights)
 
@@ -60,14 +57,8 @@ def _run(
     began = time.monotonic()
     prompts = [text for text, _ in runs]
     rngs = [torch.Generator().manual_seed(seed) for _, seed in runs]
-    same = augment.draw(1, sizes.start_copies, torch.Generator().manual_seed(_START_SEED), policy)
-    basis = []
-    for text, rng in zip(prompts, rngs, strict=True):
-        rank = AugCLIP(models.clip, text, sizes.start_copies, fixed=same)
-        basis.append(top_k(models.generator, rank, sizes.M, sizes.k, rng)[0])
-    joined = Latent.cat([latent.map(lambda t: t[None]) for latent in basis])
-    start = OverParameterised.start(joined, weights, rngs)
-    fixed = augment.draw(1, sizes.judged_copies, torch.Generator().manual_seed(_JUDGE_SEED))
+    start = OverParameterised.start(_basis(runs, rngs, models, sizes, policy), weights, rngs)
+    fixed = augment.draw(1, sizes.judged_copies, torch.Generator().manual_seed(JUDGE_SEED))
     yield from climb(
         models.generator,
         AugCLIP(models.clip, prompts, sizes.copies, policy=policy),
@@ -80,8 +71,39 @@ def _run(
     )
 
 
-def _runs(prompt: str | Sequence[str], seed: int | Sequence[int]) -> list[tuple[str, int]]:
-    """Pair prompts with seeds: one prompt with many seeds, many prompts with one, or one each."""
+def _basis(
+    runs: list[tuple[str, int]],
+    rngs: list[torch.Generator],
+    models: Models,
+    sizes: Budget,
+    policy: Collection[str],
+) -> Latent:
+    """Return the k best starts of each run [n, k, dim]; runs with one seed look at the same M pictures."""
+    same = augment.draw(1, sizes.start_copies, torch.Generator().manual_seed(START_SEED), policy)
+    found: dict[int, Latent] = {}
+    for seed in dict.fromkeys(seed for _, seed in runs):
+        rows = [i for i, run in enumerate(runs) if run[1] == seed]
+        rank = AugCLIP(models.clip, [runs[i][0] for i in rows], sizes.start_copies, fixed=same)
+        best, _ = top_k(models.generator, rank.table, sizes.M, sizes.k, rngs[rows[0]])
+        for place, i in enumerate(rows):
+            found[i] = best[place : place + 1]
+            rngs[i].set_state(rngs[rows[0]].get_state())
+    return Latent.cat([found[i] for i in range(len(runs))])
+
+
+def sized(budget: str | Budget | None, **given: Any) -> Budget:  # noqa: ANN401  numbers of several types
+    """Return a budget with what is given, unless None, in place; ValueError for numbers out of range."""
+    base = budget if isinstance(budget, Budget) else find_budget(budget)
+    sizes = replace(base, **{name: value for name, value in given.items() if value is not None})
+    _check(sizes)
+    return sizes
+
+
+def paired(prompt: str | Sequence[str], seed: int | Sequence[int]) -> list[tuple[str, int]]:
+    """Pair prompts with seeds: one prompt with many seeds, many prompts with one, or one each.
+
+    Raises ValueError for an empty prompt, a seed out of range and numbers that do not pair.
+    """
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     seeds = [seed] if isinstance(seed, int) else [int(s) for s in seed]
     if not prompts or any(not text.strip() for text in prompts):

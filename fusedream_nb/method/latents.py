@@ -2,38 +2,117 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from fusedream_nb.models.generators import Generator, Latent
 
-from .scores import Score
-
 Weights = Literal["scalar", "coordinate"]
+Sampler = Callable[[int, torch.Generator], Latent]
+
+
+class Parameterisation(Protocol):
+    """What a climb moves, and the latent that comes of it."""
+
+    def parameters(self) -> list[Tensor]:
+        """Return everything that the climb moves."""
+        ...
+
+    def combine(self) -> Latent:
+        """Return the latent [n, …], differentiably, in memory of its own."""
+        ...
+
+    def project_(self, generator: Generator) -> None:
+        """Clamp what is moved to the generator's valid set, in place."""
+        ...
+
+
+def normal_y(generator: Generator) -> Sampler:
+    """Return a law that draws z as the generator does and y from N(0, I) (FuseDream, Fig. 12).
+
+    Raises ValueError where the generator's latents have no y.
+    """
+
+    def sample(n: int, rng: torch.Generator) -> Latent:
+        latent = generator.sample(n, rng)
+        if latent.y is None:
+            raise ValueError("y from N(0, I) wants a generator with classes; this one has none.")
+        y = torch.randn(latent.y.shape, generator=rng, device=rng.device)
+        return replace(latent, y=y.to(latent.y.device))
+
+    return sample
 
 
 @torch.no_grad()
 def top_k(
-    generator: Generator, score: Score, M: int, k: int, rng: torch.Generator, *, batch: int | None = None
+    generator: Generator,
+    score: Callable[[Tensor, torch.Generator], Tensor],
+    M: int,
+    k: int,
+    rng: torch.Generator,
+    *,
+    batch: int | None = None,
+    sample: Sampler | None = None,
 ) -> tuple[Latent, Tensor]:
     """Draw M latents and keep the k whose pictures score highest (FuseDream, Algorithm 1, line 2).
 
-    Returns the latents [k, …], best first, and their scores [k]. Only ``batch`` pictures are in memory
-    at a time (default: as many as 64 of 64 pixels); how many does not change the result.
+    Returns the latents [k, …], best first, and their scores [k]; or [texts, k, …] and [texts, k] where
+    the score is a table [n, texts], as :meth:`AugCLIP.table`. Only ``batch`` pictures are in memory
+    at a time (default: as many as 64 of 64 pixels); how many does not change the result. The latents'
+    pictures are the basis images; ``sample`` is the law to draw from (default: the generator's own).
     Raises ValueError unless 1 ≤ k ≤ M.
     """
     if not 1 <= k <= M:
         raise ValueError(f"The start keeps k of M samples, so 1 ≤ k ≤ M; got k = {k}, M = {M}.")
     batch = batch or max(2, 64 * 64**2 // generator.size**2)
-    latents = generator.sample(M, rng)
+    latents = (sample or generator.sample)(M, rng)
     parts = [latents[first : first + batch] for first in range(0, M, batch)]
     scores = torch.cat([score(generator.decode(part), rng) for part in parts])
-    best = scores.topk(k)
-    return latents[best.indices], best.values
+    best = scores.topk(k, dim=0)
+    return latents[best.indices.movedim(0, -1)], best.values.movedim(0, -1)
+
+
+def interpolate(first: Latent, second: Latent, alpha: Sequence[float] | Tensor) -> Latent:
+    """Return α ξ₁ + (1 - α) ξ₂ [m, …] for m values α in [0, 1] (FuseDream, Appendix C).
+
+    ``first`` and ``second`` are one latent each, [1, …]; at α = 1 and 0 they come back to the bit.
+    Raises ValueError for more than one latent or an α out of range.
+    """
+    if len(first) != 1 or len(second) != 1:
+        raise ValueError(f"Interpolation is between two single latents, not {len(first)} and {len(second)}.")
+    share = torch.as_tensor(alpha, dtype=first.z.dtype, device=first.z.device)
+    if not bool(((share >= 0) & (share <= 1)).all()):
+        raise ValueError(f"α must lie in [0, 1]; got {share.min():g} to {share.max():g}.")
+    ends = iter(first.tensors())
+    return second.map(lambda t: torch.lerp(t, next(ends), share.view(-1, *[1] * (t.ndim - 1))))
+
+
+class Plain:
+    """The latents [n, …] themselves, without over-parameterisation (FuseDream, Eq. 2).
+
+    Climbing from a latent that is given is Case Study 2 of the paper (§2.1, dog → cat).
+    """
+
+    def __init__(self, latent: Latent) -> None:
+        self.latent = latent.map(lambda t: t.detach().clone())
+
+    def parameters(self) -> list[Tensor]:
+        """Return everything that the climb moves."""
+        return self.latent.tensors()
+
+    def combine(self) -> Latent:
+        """Return the latent [n, …], differentiably."""
+        return self.latent.map(lambda t: t.clone())
+
+    @torch.no_grad()
+    def project_(self, generator: Generator) -> None:
+        """Clamp the latent to the generator's valid set, in place."""
+        for mine, valid in zip(self.latent.tensors(), generator.project(self.latent).tensors(), strict=True):
+            mine.copy_(valid)
 
 
 @dataclass

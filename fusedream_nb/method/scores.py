@@ -75,10 +75,16 @@ class AugCLIP(Score):
 
     def __call__(self, image: Tensor, rng: Rng) -> Tensor:
         """Return the mean cosine [n] over each image's copies."""
+        return (self._vectors(image, rng) * self.text).sum(-1)
+
+    def table(self, image: Tensor, rng: Rng) -> Tensor:
+        """Return the mean cosines [n, texts] of every image with every text."""
+        return self._vectors(image, rng) @ self.text.T
+
+    def _vectors(self, image: Tensor, rng: Rng) -> Tensor:
         if self.fixed is not None:
             numbers = self.fixed.expand(len(image))
         else:
             numbers = augment.draw(len(image), self.copies, rng, self.policy)
         copies = augment.augment(image, numbers, self.clip.size)
-        vectors = self.clip.encode_image(copies).view(len(image), numbers.copies, -1)
-        return (vectors.mean(1) * self.text).sum(-1)
+        return self.clip.encode_image(copies).view(len(image), numbers.copies, -1).mean(1)

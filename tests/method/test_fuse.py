@@ -102,6 +102,14 @@ def test_prompts_and_seeds_pair_up(models: Models) -> None:
     torch.testing.assert_close(two.image[1:], second.image, atol=2e-3, rtol=0)
 
 
+def test_prompts_of_one_seed_share_their_samples_and_nothing_else(models: Models) -> None:
+    prompts = ["a red car", "a purple lion"]
+    *_, two = fd.fusedream(prompts, models, seed=6, **SMALL)
+    for i, prompt in enumerate(prompts):
+        *_, alone = fd.fusedream(prompt, models, seed=6, **SMALL)
+        torch.testing.assert_close(two.image[i : i + 1], alone.image, atol=2e-3, rtol=0)
+
+
 def test_the_score_rises_and_the_best_is_never_worse(models: Models) -> None:
     steps = [*fd.fusedream("a photo of a red car", models, M=20, k=3, steps=20, copies=8, lr=0.03)]
     best = torch.cat([step.best_score for step in steps])

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fusedream_nb as fd
+from fusedream_nb.method import augment
 from fusedream_nb.method.latents import OverParameterised, top_k
 from fusedream_nb.models import Models
 from fusedream_nb.models.generators import Latent
@@ -23,6 +24,19 @@ def test_top_k_is_the_sort_of_all_however_it_is_batched(models: Models) -> None:
         kept, scores = top_k(models.generator, score, 40, 5, torch.Generator().manual_seed(2), batch=batch)
         torch.testing.assert_close(kept.z, everything.z[order])
         torch.testing.assert_close(scores, values[order], atol=1e-5, rtol=0)
+
+
+def test_a_table_of_scores_starts_each_text_as_alone(models: Models) -> None:
+    texts = ["a photo of a cat", "a photo of a red castle"]
+    fixed = augment.draw(1, 3, torch.Generator().manual_seed(4))
+    together = fd.AugCLIP(models.clip, texts, 3, fixed=fixed)
+    found, scores = top_k(models.generator, together.table, 30, 4, torch.Generator().manual_seed(5))
+    assert scores.shape == (2, 4)
+    for i, text in enumerate(texts):
+        alone = fd.AugCLIP(models.clip, text, 3, fixed=fixed)
+        latents, values = top_k(models.generator, alone, 30, 4, torch.Generator().manual_seed(5))
+        torch.testing.assert_close(found.z[i], latents.z)
+        torch.testing.assert_close(scores[i], values, atol=1e-5, rtol=0)
 
 
 def test_more_samples_start_higher(models: Models) -> None:

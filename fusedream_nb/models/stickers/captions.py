@@ -37,13 +37,17 @@ def _object(scenes: Scenes, index: int, which: int, rng: random.Random, full: bo
     name = world.NOUNS[int(scenes.noun[index, which])]
     words = [rng.choice(world.SYNONYMS.get(name, (name,)))]
     colour = int(scenes.colour[index, which])
-    if colour >= 0 and (full or rng.random() < 0.92):
+    if colour >= 0 and (full or rng.random() < 0.75):
         words.insert(0, world.COLOURS[colour])
     if which == 0 and scenes.effect[index] > 0 and (full or rng.random() < 0.95):
         words.insert(0, rng.choice(world.EFFECTS[list(world.EFFECTS)[int(scenes.effect[index])]]))
-    if rng.random() < 0.85:
-        words.insert(0, "an" if words[0][0] in "aeiou" else "a")
-    return " ".join(words)
+    phrase = " ".join(words)
+    return article(phrase) if rng.random() < 0.85 else phrase
+
+
+def article(words: str) -> str:
+    """Put a or an before words."""
+    return ("an " if words[0] in "aeiou" else "a ") + words
 
 
 def split(text: str) -> list[str]:

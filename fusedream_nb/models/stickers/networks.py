@@ -75,8 +75,9 @@ class _BatchStatistics(BigGANBatchNorm):
 def trainable_generator() -> BigGAN:
     """Return a fresh sticker generator whose batch norms use the batch's own statistics.
 
-    The last convolution of each block has no spectral norm: with as few channels as ours, what a
-    block may add would be so small beside what it passes on that the fine detail never comes.
+    The last convolution of each block has no spectral norm, and starts the larger the later it comes:
+    what is passed on grows from block to block, and with as few channels as ours the late blocks'
+    detail would drown in it.
     """
     model = BigGAN(BigGANConfig.from_dict(GENERATOR_CONFIG))
     for module in model.modules():
@@ -85,8 +86,10 @@ def trainable_generator() -> BigGAN:
             if not module.conditional:
                 nn.init.ones_(module.weight)
                 nn.init.zeros_(module.bias)
-    for block in model.generator.layers:
+    for i, block in enumerate(model.generator.layers):
         block.conv_3 = nn.Conv2d(block.conv_3.in_channels, block.conv_3.out_channels, 1)
+        with torch.no_grad():
+            block.conv_3.weight *= 1 + 0.5 * i
     nn.init.normal_(model.embeddings.weight)
     # The package computes as many channels as the last block has and keeps three; so do we, later.
     width = GENERATOR_CONFIG["channel_width"]

@@ -21,16 +21,11 @@ from fusedream_nb.models.generators import BigGANDeep
 from fusedream_nb.models.weights import entry
 
 from . import nouns as world
-from .captions import caption
+from .captions import article, caption
 from .scenes import ENCODER_FORBIDDEN, Scenes, sample_scenes, scenes_from_latent
 from .world import render
 
 _BACKGROUND_PHRASES = [phrases[0] for phrases in world.BACKGROUNDS.values()]
-
-
-def article(words: str) -> str:
-    """Put a or an before words."""
-    return ("an " if words[0] in "aeiou" else "a ") + words
 
 
 @torch.no_grad()

@@ -74,14 +74,14 @@ def sample_scenes(n: int, rng: torch.Generator) -> Scenes:
     def pick(options: int, *shape: int) -> Tensor:
         return torch.randint(options, shape, generator=rng)
 
-    two = uniform(n) < 0.25
+    two = uniform(n) < 0.45
     noun = pick(len(world.NOUNS), n, 2)
     noun[:, 1] = torch.where(noun[:, 1] == noun[:, 0], (noun[:, 1] + 1) % len(world.NOUNS), noun[:, 1])
     sprite = pick(SPRITES, n, 2)
     style = torch.where(uniform(n) < 0.75, 0, pick(len(world.STYLES), n))
     style[two] = 0  # two small objects do not survive tiles or large pixels
     plain = (style == 1) | (style == 4)  # a sketch and a monochrome photo have no colours to name
-    colour = torch.where(uniform(n, 2) < torch.tensor([0.5, 0.3]), pick(len(world.COLOURS), n, 2), -1)
+    colour = torch.where(uniform(n, 2) < torch.tensor([0.7, 0.5]), pick(len(world.COLOURS), n, 2), -1)
     colour[plain] = -1
     colour[ENCODER_FORBIDDEN[colour.clamp(min=0), noun] & (colour >= 0)] = -1
     effect = torch.where(uniform(n) < 0.12, 1 + pick(2, n), 0)
@@ -185,14 +185,14 @@ def scenes_from_latent(z: Tensor, y: Tensor) -> Scenes:
     strength = strength * (~(GENERATOR_FORBIDDEN[nearest, y[:, None]].any(1))).float()
     background = u[:, 8 : 8 + len(world.BACKGROUNDS)]
     background = background.masked_fill(PLACES_FORBIDDEN[:, y].T, -math.inf).argmax(1)
-    scale = 0.7 + 0.25 * cdf[:, 2]
-    slack = (1.05 - scale) * 0.5
+    scale = 0.8 + 0.08 * cdf[:, 2]
+    slack = 0.06
     place = torch.stack(
         [
             (2 * cdf[:, 0] - 1) * slack,
             (2 * cdf[:, 1] - 1) * slack,
             scale,
-            (cdf[:, 3] - 0.5) * 0.2,
+            torch.zeros(n),
             torch.ones(n),
         ],
         -1,
@@ -201,7 +201,7 @@ def scenes_from_latent(z: Tensor, y: Tensor) -> Scenes:
     zero = torch.zeros(n, dtype=torch.long)
     return Scenes(
         noun=torch.stack([y, none], 1),
-        sprite=torch.stack([(u[:, 5] > 0).long(), zero], 1),
+        sprite=torch.stack([zero, zero], 1),
         colour=torch.stack([torch.where(strength > 0.5, colour, -1), none], 1),
         hue=torch.stack([hue, torch.zeros_like(hue)], 1),
         strength=torch.stack([strength, torch.zeros_like(strength)], 1),

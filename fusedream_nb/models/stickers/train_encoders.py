@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+from dataclasses import fields
 from pathlib import Path
 
 import open_clip
@@ -13,9 +14,9 @@ import torchvision
 from torch import Tensor, nn
 
 from . import nouns as world
-from .captions import WordTokenizer, caption
+from .captions import WordTokenizer, article, caption
 from .networks import CLIP_CONFIGS, SIZE, AuxiliaryHeads
-from .scenes import Scenes, sample_scenes
+from .scenes import ENCODER_FORBIDDEN, Scenes, sample_scenes
 from .training import Run, ema_update
 from .world import render
 
@@ -29,11 +30,37 @@ _HEADS = {
 }
 
 
-def draw_pool(n: int, rng: torch.Generator) -> tuple[Scenes, Tensor]:
-    """Draw n scenes ahead and return them with their pictures [n, 3, 64, 64] as uint8."""
-    scenes = sample_scenes(n, rng)
-    pictures = [((render(scenes[i : i + 1024], SIZE) + 1) * 127.5).round().byte() for i in range(0, n, 1024)]
-    return scenes, torch.cat(pictures)
+class Pool:
+    """Scenes and their pictures [n, 3, 64, 64] as uint8, drawn ahead and renewed a few at a time."""
+
+    def __init__(self, n: int, rng: torch.Generator) -> None:
+        self.rng = rng
+        self.scenes = sample_scenes(n, rng)
+        self.pictures = torch.cat([_bytes(self.scenes[i : i + 1024]) for i in range(0, n, 1024)])
+        self._next = 0
+
+    def renew(self, n: int) -> None:
+        """Put n fresh scenes in the place of the oldest ones."""
+        rows = torch.arange(self._next, self._next + n) % len(self.scenes)
+        self._next = int(rows[-1]) + 1
+        fresh = sample_scenes(n, self.rng)
+        for field in fields(Scenes):
+            getattr(self.scenes, field.name)[rows] = getattr(fresh, field.name)
+        self.pictures[rows] = _bytes(fresh)
+
+    def pick(self, n: int, one_place: bool) -> tuple[Scenes, Tensor]:
+        """Pick n scenes, of one background if so asked: then only what stands before it tells them apart."""
+        if one_place:
+            place = torch.randint(len(world.BACKGROUNDS), (), generator=self.rng)
+            rows = (self.scenes.background == place).nonzero()[:, 0]
+            rows = rows[torch.randint(len(rows), (n,), generator=self.rng)]
+        else:
+            rows = torch.randint(len(self.scenes), (n,), generator=self.rng)
+        return self.scenes[rows], self.pictures[rows].float() / 127.5 - 1
+
+
+def _bytes(scenes: Scenes) -> Tensor:
+    return ((render(scenes, SIZE) + 1) * 127.5).round().byte()
 
 
 def _targets(scenes: Scenes) -> dict[str, Tensor]:
@@ -63,10 +90,29 @@ def _perturb(image: Tensor, rng: torch.Generator) -> Tensor:
     return (image + light.to(image)) * (~hole)[:, None].to(image)
 
 
-def _batch(places: list[Tensor], batch: int, rng: torch.Generator) -> Tensor:
-    """Pick scenes of one background, so that only what stands before it tells their captions apart."""
-    same = places[int(torch.randint(len(places), (), generator=rng))]
-    return same[torch.randint(len(same), (batch,), generator=rng)]
+def _neighbours(words: random.Random, coloured: bool) -> list[str]:
+    """Return 28 captions that differ in one noun, and 168 more, if so asked, in a colour and a noun."""
+    start = words.choice(["", "a photo of ", "an image of ", "a picture of "])
+    names = [words.choice(world.SYNONYMS.get(noun, (noun,))) for noun in world.NOUNS]
+    if coloured:
+        names += [f"{colour} {name}" for colour in world.COLOURS for name in names]
+    return [f"{start}{article(name)}" for name in names]
+
+
+def _neighbour_loss(cosines: Tensor, scenes: Scenes) -> Tensor:
+    """Return the cross-entropies of images against :func:`_neighbours`, from scaled cosines [n, captions].
+
+    Pairs held out from the encoders are no candidates, so their captions stay unseen.
+    """
+    nouns = len(world.NOUNS)
+    target = _targets(scenes)["noun"].to(cosines)
+    loss = F.cross_entropy(cosines[:, :nouns], target / target.sum(1, keepdim=True))
+    if cosines.shape[1] == nouns:
+        return loss
+    one = ((scenes.colour[:, 0] >= 0) & (scenes.noun[:, 1] < 0)).nonzero()[:, 0]
+    pair = scenes.colour[one, 0] * nouns + scenes.noun[one, 0]
+    pairs = cosines[one, nouns:].masked_fill(ENCODER_FORBIDDEN.flatten().to(cosines.device), -torch.inf)
+    return loss + F.cross_entropy(pairs, pair.to(cosines.device))
 
 
 def train_clip(
@@ -90,27 +136,28 @@ def train_clip(
     )
     run = Run(folder, minutes, {"model": model, "heads": heads, "average": average, "optimiser": optimiser})
     rng.manual_seed(SEEDS[name] + 1000 * run.step)
-    scenes, pictures = draw_pool(pool, rng)
-    places = [(scenes.background == b).nonzero()[:, 0] for b in range(len(world.BACKGROUNDS))]
+    data = Pool(pool, rng)
     tokenizer = WordTokenizer()
     model.train()
     going = True
     while going:
-        index = _batch(places, batch, rng) if run.step % 2 else torch.randint(pool, (batch,), generator=rng)
-        chosen = scenes[index]
-        tokens = tokenizer([caption(chosen, i, words) for i in range(batch)]).to(device)
-        image = _perturb(pictures[index].to(device).float() / 127.5 - 1, rng)
-        image = image.contiguous(memory_format=torch.channels_last)
+        chosen, image = data.pick(batch, one_place=run.step % 2 == 1)
+        captions = [caption(chosen, i, words) for i in range(batch)]
+        captions += _neighbours(words, coloured=run.step % 4 < 2)
+        tokens = tokenizer(captions).to(device)
+        image = _perturb(image.to(device), rng).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             image_features, text_features, scale = model(image, tokens)[:3]
-            logits = scale * image_features.float() @ text_features.float().T
+            cosines = scale * image_features.float() @ text_features.float().T
+            logits = cosines[:, :batch]
             # Equal captions are right for each other's pictures too.
-            same = (tokens[:, None] == tokens[None]).all(-1).float()
+            same = (tokens[:batch, None] == tokens[None, :batch]).all(-1).float()
             target = same / same.sum(1, keepdim=True)
             contrastive = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+            neighbours = _neighbour_loss(cosines[:, batch:], chosen)
             targets = {k: v.to(device) for k, v in _targets(chosen).items()}
             auxiliary = heads(image_features.float() * 12, targets)
-        loss = contrastive + 0.25 * auxiliary
+        loss = contrastive + neighbours + 0.25 * auxiliary
         for group in optimiser.param_groups:
             group["lr"] = run.rate(2e-3)
         optimiser.zero_grad(set_to_none=True)
@@ -121,7 +168,13 @@ def train_clip(
             model.logit_scale.clamp_(max=4.0)
         ema_update(average, model, min(0.995, (run.step + 1) / (run.step + 20)))
         right = (logits.argmax(1) == logits.diagonal().new_tensor(range(batch))).float().mean()
-        going = run.tick(loss=contrastive.item(), auxiliary=auxiliary.item(), right=right.item())
+        data.renew(16)
+        going = run.tick(
+            loss=contrastive.item(),
+            neighbours=neighbours.item(),
+            auxiliary=auxiliary.item(),
+            right=right.item(),
+        )
     return average.state_dict()
 
 
@@ -137,12 +190,12 @@ def train_trunk(
     optimiser = torch.optim.AdamW(parameters, weight_decay=1e-4)
     run = Run(folder, minutes, {"model": model, "heads": heads, "optimiser": optimiser})
     rng.manual_seed(SEEDS[name] + 1000 * run.step)
-    scenes, pictures = draw_pool(pool, rng)
+    data = Pool(pool, rng)
     going = True
     while going:
-        index = torch.randint(pool, (batch,), generator=rng)
-        image = lpips_input(_perturb(pictures[index].to(device).float() / 127.5 - 1, rng))
-        loss = heads(model(image), {k: v.to(device) for k, v in _targets(scenes[index]).items()})
+        chosen, image = data.pick(batch, one_place=False)
+        image = lpips_input(_perturb(image.to(device), rng))
+        loss = heads(model(image), {k: v.to(device) for k, v in _targets(chosen).items()})
         for group in optimiser.param_groups:
             group["lr"] = run.rate(1e-3)
         optimiser.zero_grad(set_to_none=True)

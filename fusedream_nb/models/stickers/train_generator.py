@@ -29,9 +29,10 @@ from .world import render
 
 SEED = 404
 # Shares of the time: first at 16 pixels, then at 32, then whole; what is coarse is learnt where it is cheap.
-GROWTH = ((0.15, 16), (0.35, 32), (1.0, SIZE))
+GROWTH = ((0.08, 16), (0.2, 32), (1.0, SIZE))
 PERCEIVED = 0.35  # share of the time before the perceptual distance joins
-TAUGHT = 0.62  # share of the time before the discriminator joins
+TAUGHT = 0.7  # share of the time before the discriminator joins
+ADVERSARIAL = 0.6  # the discriminator's pull at the pictures, as a share of that of what is taught
 
 
 def draw_latents(n: int, truncation: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -78,11 +79,9 @@ def taught_loss(fake: Tensor, real: Tensor) -> Tensor:
     return loss
 
 
-def _balance(taught: Tensor, adversarial: Tensor, last: Tensor) -> Tensor:
-    """Return the weight at which both losses pull equally at the last layer (VQGAN, Eq. 7)."""
-    a = torch.autograd.grad(taught, last, retain_graph=True)[0].norm()
-    b = torch.autograd.grad(adversarial, last, retain_graph=True)[0].norm()
-    return (a / (b + 1e-6)).clamp(max=100).detach()
+def _balance(taught: Tensor, adversarial: Tensor) -> Tensor:
+    """Return the weight at which two gradients by the pictures pull equally (VQGAN, Eq. 7)."""
+    return (taught.norm() / (adversarial.norm() + 1e-8)).clamp(max=1e4)
 
 
 class GrowingHeads(nn.Module):
@@ -137,7 +136,7 @@ def train_generator(
     judge = Discriminator().to(device, memory_format=torch.channels_last)
     growing = GrowingHeads(model).to(device)
     model_steps = torch.optim.Adam([*model.parameters(), *growing.parameters()], betas=(0.5, 0.98))
-    judge_steps = torch.optim.Adam(judge.parameters(), lr=2e-4, betas=(0.5, 0.98))
+    judge_steps = torch.optim.Adam(judge.parameters(), lr=4e-4, betas=(0.5, 0.98))
     state = {
         "model": model,
         "average": average,
@@ -151,7 +150,6 @@ def train_generator(
     data = _Pool(pool // batch, batch, rng)
     distance = None
     shown = draw_latents(96, 1.0, torch.Generator().manual_seed(1))
-    last = model.generator.conv_to_rgb.weight_orig
     going = True
     while going:
         z, y, real = data.take(device)
@@ -169,19 +167,20 @@ def train_generator(
             perceived = distance(fake, real).mean()
             loss = loss + 0.5 * perceived
             numbers["perceived"] = perceived.item()
-        if run.share >= TAUGHT:
-            both = torch.cat([real, fake.detach()])
-            logits = judge(_perturb(both, rng), torch.cat([y, y]))
+        model_steps.zero_grad(set_to_none=True)
+        if run.share < TAUGHT:
+            loss.backward()
+        else:
+            logits = judge(_perturb(torch.cat([real, fake.detach()]), rng), torch.cat([y, y]))
             hinge = F.relu(1 - logits[:batch]).mean() + F.relu(1 + logits[batch:]).mean()
             judge_steps.zero_grad(set_to_none=True)
             hinge.backward()
             judge_steps.step()
-            adversarial = -judge(_perturb(fake, rng), y).mean()
-            weight = _balance(loss, adversarial, last)
-            loss = loss + 0.7 * weight * adversarial
+            pull = torch.autograd.grad(loss, fake)[0]
+            push = torch.autograd.grad(-judge(_perturb(fake, rng), y).mean(), fake)[0]
+            weight = ADVERSARIAL * min(1.0, (run.share - TAUGHT) / 0.05) * _balance(pull, push)
+            fake.backward(pull + weight * push)
             numbers |= {"hinge": hinge.item(), "weight": weight.item()}
-        model_steps.zero_grad(set_to_none=True)
-        loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         model_steps.step()
         ema_update(average, model, min(0.998, (run.step + 1) / (run.step + 20)))
