@@ -11,6 +11,14 @@ _WHERE = {  # loaded when first asked for: the import itself takes no torch
     "load": "fusedream_nb.models",
     "fusedream": "fusedream_nb.method.fuse",
     "climb": "fusedream_nb.method.optimise",
+    "compose": "fusedream_nb.method.compose",
+    "transport": "fusedream_nb.method.transport",
+    "Placement": "fusedream_nb.method.placement",
+    "fgsm": "fusedream_nb.method.attack",
+    "pgd": "fusedream_nb.method.attack",
+    "naive_adam": "fusedream_nb.method.baselines",
+    "big_sleep": "fusedream_nb.method.baselines",
+    "basin_cma": "fusedream_nb.method.search",
     "top_k": "fusedream_nb.method.latents",
     "OverParameterised": "fusedream_nb.method.latents",
     "CLIPScore": "fusedream_nb.method.scores",
@@ -25,11 +33,17 @@ _WHERE = {  # loaded when first asked for: the import itself takes no torch
 __all__ = sorted(_WHERE)
 
 if TYPE_CHECKING:
+    from fusedream_nb.method.attack import fgsm, pgd
+    from fusedream_nb.method.baselines import big_sleep, naive_adam
     from fusedream_nb.method.budgets import budget
+    from fusedream_nb.method.compose import compose
     from fusedream_nb.method.fuse import fusedream
     from fusedream_nb.method.latents import OverParameterised, top_k
     from fusedream_nb.method.optimise import climb
+    from fusedream_nb.method.placement import Placement
     from fusedream_nb.method.scores import AugCLIP, CLIPScore
+    from fusedream_nb.method.search import basin_cma
+    from fusedream_nb.method.transport import transport
     from fusedream_nb.models import load
     from fusedream_nb.notebook.claims import claim
     from fusedream_nb.notebook.show import grid

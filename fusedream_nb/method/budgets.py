@@ -24,6 +24,19 @@ class Budget:
     start_copies: int
     judged_copies: int
 
+    @property
+    def evaluations(self) -> int:
+        """Pictures that the generator draws in a run: M for the start, then one a step and the first."""
+        return self.M + self.steps + 1
+
+    @property
+    def equal_steps(self) -> int:
+        """Steps, without a search for the start, that cost the generator as much as a whole run.
+
+        Going backwards costs about two times going forwards, so three samples of the start are a step.
+        """
+        return self.steps + self.M // 3
+
 
 BUDGETS = {
     budget.name: budget

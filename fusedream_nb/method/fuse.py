@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -15,7 +15,7 @@ from fusedream_nb.models.generators import Latent
 from . import augment
 from .budgets import Budget
 from .budgets import budget as find_budget
-from .latents import OverParameterised, Weights, top_k
+from .latents import OverParameterised, Parameterisation, Plain, Weights, normal_y, top_k
 from .optimise import Step, climb
 from .scores import AugCLIP
 
@@ -34,30 +34,42 @@ def fusedream(
     copies: int | None = None,
     lr: float | None = None,
     policy: Collection[str] = augment.ALL,
-    weights: Weights = "scalar",
+    weights: Weights | Literal["plain"] = "scalar",
+    y: Literal["classes", "normal"] = "classes",
 ) -> Iterator[Step]:
     """Make a picture from words by climbing AugCLIP (FuseDream, Algorithm 1), a Step at a time.
 
     Several prompts or seeds run as one batch: one picture each, the same as alone up to rounding.
     What is None comes from the budget ("quick", "full", "paper", or a Budget of your own). ``weights``
     are one scalar a basis latent, from 1/k (the paper), or one softmaxed logit a coordinate (the
-    authors' code).
+    authors' code); "plain" climbs the mean of the basis, one latent. ``y`` "normal" samples y from
+    N(0, I) in place of the classes' embeddings (Fig. 12).
     The picture of a run is the last Step's ``best_image`` [n, 3, h, w] in [-1, 1].
     Raises ValueError, before any work, for an empty prompt or numbers out of range.
     """
     runs = paired(prompt, seed)
     sizes = sized(budget, M=M, k=k, steps=steps, copies=copies, lr=lr)
     augment.draw(1, sizes.copies, torch.Generator(), policy)
-    return _run(runs, models, sizes, policy, weights)
+    return _run(runs, models, sizes, policy, weights, y)
 
 
 def _run(
-    runs: list[tuple[str, int]], models: Models, sizes: Budget, policy: Collection[str], weights: Weights
+    runs: list[tuple[str, int]],
+    models: Models,
+    sizes: Budget,
+    policy: Collection[str],
+    weights: Weights | Literal["plain"],
+    y: Literal["classes", "normal"],
 ) -> Iterator[Step]:
     began = time.monotonic()
     prompts = [text for text, _ in runs]
     rngs = [torch.Generator().manual_seed(seed) for _, seed in runs]
-    start = OverParameterised.start(_basis(runs, rngs, models, sizes, policy), weights, rngs)
+    basis = _basis(runs, rngs, models, sizes, policy, y)
+    start: Parameterisation
+    if weights == "plain":
+        start = Plain(basis.map(lambda t: t.mean(1)))
+    else:
+        start = OverParameterised.start(basis, weights, rngs)
     fixed = augment.draw(1, sizes.judged_copies, torch.Generator().manual_seed(JUDGE_SEED))
     yield from climb(
         models.generator,
@@ -77,14 +89,16 @@ def _basis(
     models: Models,
     sizes: Budget,
     policy: Collection[str],
+    y: Literal["classes", "normal"],
 ) -> Latent:
     """Return the k best starts of each run [n, k, dim]; runs with one seed look at the same M pictures."""
     same = augment.draw(1, sizes.start_copies, torch.Generator().manual_seed(START_SEED), policy)
+    law = normal_y(models.generator) if y == "normal" else None
     found: dict[int, Latent] = {}
     for seed in dict.fromkeys(seed for _, seed in runs):
         rows = [i for i, run in enumerate(runs) if run[1] == seed]
         rank = AugCLIP(models.clip, [runs[i][0] for i in rows], sizes.start_copies, fixed=same)
-        best, _ = top_k(models.generator, rank.table, sizes.M, sizes.k, rngs[rows[0]])
+        best, _ = top_k(models.generator, rank.table, sizes.M, sizes.k, rngs[rows[0]], sample=law)
         for place, i in enumerate(rows):
             found[i] = best[place : place + 1]
             rngs[i].set_state(rngs[rows[0]].get_state())

@@ -12,7 +12,7 @@ from torch import Tensor
 from fusedream_nb.models.generators import Generator, Latent
 
 from .augment import Rng
-from .latents import OverParameterised
+from .latents import Parameterisation
 from .scores import Score
 
 CHECK_EVERY = 5  # steps between two looks at whether the picture is the best so far
@@ -41,7 +41,7 @@ class Step:
 def climb(
     generator: Generator,
     score: Score,
-    start: OverParameterised,
+    start: Parameterisation,
     rng: Rng,
     *,
     steps: int,
@@ -51,14 +51,14 @@ def climb(
 ) -> Iterator[Step]:
     """Maximise a score over a latent by Adam (FuseDream, Algorithm 1, line 3), a Step at a time.
 
-    After each step the basis is clamped to the generator's valid set. ``judge`` keeps the best picture
+    After each step the latents are clamped to the generator's valid set. ``judge`` keeps the best picture
     (default: the score itself, with its randomness). ``began`` is where ``seconds`` count from.
     Raises FloatingPointError, naming the step, when the score is no longer a finite number.
     """
     parameters = [p.requires_grad_() for p in start.parameters()]
     adam = torch.optim.Adam(parameters, lr=lr)
     began = time.monotonic() if began is None else began
-    best = _Best(judge or score, rng)
+    best = Best(judge or score, rng)
     image = generator.decode(start.combine())
     value = None
     for index in range(steps + 1):
@@ -93,7 +93,7 @@ def climb(
                 )
 
 
-class _Best:
+class Best:
     """The best picture of each run so far, by a score that does not change."""
 
     def __init__(self, judge: Score, rng: Rng) -> None:

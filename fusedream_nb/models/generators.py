@@ -122,9 +122,10 @@ class BigGANDeep:
             raise ValueError(f"The truncation must lie in (0, 1], not {truncation}.")
         self.size: int = model.config.output_dim
         self.z_dim: int = model.config.z_dim
-        self.class_names = tuple(class_names)
+        self.class_names: Sequence[str] = tuple(class_names)
         self.truncation = truncation
         self.embeddings = model.embeddings.weight.detach().T.contiguous()  # [classes, dim]
+        self.layers = 1 + len(model.config.layers)  # that read a latent: the first linear one, each block
         _fold(model.eval().requires_grad_(False), truncation)
         self.network = model.generator.to(memory_format=torch.channels_last)
         self.dtype = torch.float32
@@ -159,11 +160,31 @@ class BigGANDeep:
         return Latent(z, self.embeddings[y.to(self.embeddings.device)])
 
     def decode(self, latent: Latent) -> Tensor:
-        """Return the pictures [n, 3, size, size] in [-1, 1] of latents z, y [n, dim]."""
+        """Return the pictures [n, 3, size, size] in [-1, 1] of latents z, y [n, dim].
+
+        With z, y [n, layers, dim] each of the :attr:`layers` reads a latent of its own, as in BigSleep.
+        Raises ValueError for a latent without y, and for another number of layers.
+        """
         if latent.y is None:
             raise ValueError("A BigGAN wants a class embedding y beside z; this latent has none.")
+        condition = torch.cat([latent.z, latent.y], -1)
         with autocast(latent.z, self.dtype):
-            return self.network(torch.cat([latent.z, latent.y], 1), self.truncation).float()
+            if condition.ndim == 2:
+                return self.network(condition, self.truncation).float()
+            if condition.shape[1] != self.layers:
+                raise ValueError(f"This BigGAN reads {self.layers} latents, not {condition.shape[1]}.")
+            return self._decode_layers(condition.unbind(1)).float()
+
+    def _decode_layers(self, conditions: Sequence[Tensor]) -> Tensor:
+        """Run the network as its own forward does, each layer with its own condition [n, 2 dim]."""
+        network, (first, *rest) = self.network, conditions
+        x = network.gen_z(first).view(len(first), 4, 4, -1).permute(0, 3, 1, 2).contiguous()
+        blocks = iter(rest)
+        for layer in network.layers:
+            reads = hasattr(layer, "bn_0")  # the attention does not
+            x = layer(x, next(blocks), self.truncation) if reads else layer(x)
+        x = torch.relu(network.bn(x, self.truncation))
+        return torch.tanh(network.conv_to_rgb(x))
 
     def project(self, latent: Latent) -> Latent:
         """Clamp z to [-2, 2], as the paper does; y is free."""

@@ -142,6 +142,22 @@ def test_no_steps_give_the_start(models: Models) -> None:
     assert torch.equal(only.image, only.best_image)
 
 
+def test_plain_begins_at_the_mean_of_the_basis_and_then_goes_its_own_way(models: Models) -> None:
+    plain, over = (
+        [*fd.fusedream("a turtle", models, weights=kind, M=6, k=3, steps=2, copies=2)]
+        for kind in ("plain", "scalar")
+    )
+    torch.testing.assert_close(plain[0].image, over[0].image, atol=1e-4, rtol=0)
+    assert not torch.equal(plain[-1].latent.z, over[-1].latent.z)
+
+
+def test_y_may_be_drawn_from_a_normal(models: Models) -> None:
+    (start,) = fd.fusedream("a turtle", models, y="normal", M=5, k=1, steps=0, copies=2)
+    assert start.latent.y is not None
+    apart = torch.cdist(start.latent.y, models.generator.embeddings)
+    assert apart.min() > 1
+
+
 class Broken(Score):
     """A score that is not a number from its third call on."""
 

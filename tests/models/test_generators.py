@@ -195,3 +195,35 @@ def test_truncation_out_of_range_is_refused(rng: torch.Generator, truncation: fl
 def test_latents_without_y_are_refused_by_a_biggan(models: Models) -> None:
     with pytest.raises(ValueError, match="class embedding"):
         models.generator.decode(Latent(torch.zeros(1, 64)))
+
+
+@pytest.mark.parametrize("config", [GENERATOR_CONFIG, REAL_128], ids=["stickers", "real 128"])
+@torch.no_grad()
+def test_equal_latents_for_all_layers_are_one_latent(config: dict[str, object], rng: torch.Generator) -> None:
+    generator = BigGANDeep(random_biggan(config, rng))
+    assert generator.layers == 1 + len(config["layers"])  # type: ignore[arg-type]
+    latent = generator.sample(2, rng)
+    rows = latent.map(lambda t: t[:, None].expand(-1, generator.layers, -1))
+    torch.testing.assert_close(generator.decode(rows), generator.decode(latent), atol=1e-5, rtol=0)
+
+
+def test_each_layers_latent_reaches_its_own_layer(models: Models, rng: torch.Generator) -> None:
+    """A layer's condition moves what that layer and those after it give, and nothing before."""
+    generator = models.generator
+    latent = generator.sample(generator.layers, rng).map(lambda t: t[None].clone().requires_grad_())
+    seen: list[torch.Tensor] = []
+    blocks = [layer for layer in generator.network.layers if hasattr(layer, "bn_0")]
+    hooks = [block.register_forward_hook(lambda *args: seen.append(args[2])) for block in blocks]
+    picture = generator.decode(latent)
+    for hook in hooks:
+        hook.remove()
+    for place, output in enumerate([*seen, picture]):
+        gradients = torch.autograd.grad(output.square().sum(), latent.tensors(), retain_graph=True)
+        reached = [bool(g[0].abs().sum(-1)[i] > 0) for g in gradients for i in range(generator.layers)]
+        assert reached == 2 * [i <= place + 1 for i in range(generator.layers)]
+
+
+def test_another_number_of_latents_than_layers_is_refused(models: Models, rng: torch.Generator) -> None:
+    rows = models.generator.sample(3, rng).map(lambda t: t[None])
+    with pytest.raises(ValueError, match=f"reads {models.generator.layers} latents, not 3"):
+        models.generator.decode(rows)

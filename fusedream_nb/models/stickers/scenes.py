@@ -181,7 +181,7 @@ def scenes_from_latent(z: Tensor, y: Tensor) -> Scenes:
     radius = u[:, 6:8].norm(dim=1)
     hue = torch.rad2deg(torch.atan2(u[:, 7], u[:, 6])) % 360
     colour, nearest = _nearest_colours(hue)
-    strength = torch.sigmoid((radius - 1.3) / 0.06)
+    strength = torch.sigmoid((radius - 1.25) / 0.12)
     strength = strength * (~(GENERATOR_FORBIDDEN[nearest, y[:, None]].any(1))).float()
     background = u[:, 8 : 8 + len(world.BACKGROUNDS)]
     background = background.masked_fill(PLACES_FORBIDDEN[:, y].T, -math.inf).argmax(1)

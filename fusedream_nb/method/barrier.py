@@ -1,0 +1,83 @@
+"""Which way to step when two goals pull: the dynamic barrier (FuseDream, Eq. 6) and its rivals.
+
+ℓ is to fall and s to rise. Each rule takes the gradients ∇ℓ and ∇s [n, d] of n runs over the same d
+variables, and returns the direction v [n, d] and its coefficient λ [n]; the step is x ← x - εv.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Rival = Literal["bilevel", "linear", "inverse", "augclip"]
+Rule = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+RIVALS: tuple[Rival, ...] = ("bilevel", "linear", "inverse", "augclip")
+FLOOR = 1e-20  # of ‖∇s‖²: far below what a climb meets, far above where float32 ends
+
+
+def bilevel(loss: Tensor, score: Tensor, beta: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Lower ℓ among the maxima of s: v = ∇ℓ - λ∇s, λ = max((β‖∇s‖² + ⟨∇ℓ, ∇s⟩) / ‖∇s‖², 0) (Eq. 6).
+
+    v is the point nearest to ∇ℓ with ⟨v, ∇s⟩ ≤ -β‖∇s‖²: a small plain step lets s rise by ε β‖∇s‖² at
+    least. λ = 0 exactly where ∇ℓ obeys already. Fed to Adam, which scales each coordinate by itself,
+    the promise is lost. The denominator is at least :data:`FLOOR`; v = ∇ℓ where ∇s = 0.
+    """
+    square = score.square().sum(1)
+    wanted = beta * square + (loss * score).sum(1)
+    lam = (wanted / square.clamp(min=FLOOR)).clamp(min=0)
+    return loss - lam[:, None] * score, lam
+
+
+def linear(loss: Tensor, score: Tensor, lam: float = 0.5) -> tuple[Tensor, Tensor]:
+    """Lower (1 - λ)ℓ - λs for a fixed λ in [0, 1]: v = (1 - λ)∇ℓ - λ∇s (Eq. 7)."""
+    return (1 - lam) * loss - lam * score, loss.new_full((len(loss),), lam)
+
+
+def inverse(loss: Tensor, score: Tensor, beta: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Raise s among the minima of ℓ, the roles of Eq. 6 changed: v = λ∇ℓ - ∇s (Eq. 8).
+
+    λ = max((β‖∇ℓ‖² + ⟨∇s, ∇ℓ⟩) / ‖∇ℓ‖², 0), so that ⟨v, ∇ℓ⟩ ≥ β‖∇ℓ‖².
+    """
+    return bilevel(-score, -loss, beta)
+
+
+def augclip(loss: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
+    """Raise s and leave ℓ to itself: v = -∇s; λ is that of Eq. 7, where it is 1."""
+    return linear(loss, score, 1.0)
+
+
+def rule(rival: Rival = "bilevel", *, beta: float = 1.0, lam: float = 0.5) -> Rule:
+    """Return a rule by name with its number in place: β of Eqs. 6 and 8, or λ of Eq. 7.
+
+    Raises ValueError for an unknown name, β < 0 or λ outside [0, 1].
+    """
+    if rival not in RIVALS:
+        raise ValueError(f"No rule is called {rival!r}; known are {', '.join(RIVALS)}.")
+    if not 0 <= beta < float("inf"):
+        raise ValueError(f"β must be 0 or more, and finite, not {beta}.")
+    if not 0 <= lam <= 1:
+        raise ValueError(f"λ of the linear combination must lie in [0, 1], not at {lam}.")
+    rules: dict[Rival, Rule] = {
+        "bilevel": lambda loss, score: bilevel(loss, score, beta),
+        "linear": lambda loss, score: linear(loss, score, lam),
+        "inverse": lambda loss, score: inverse(loss, score, beta),
+        "augclip": augclip,
+    }
+    return rules[rival]
+
+
+def two_gradients(loss: Tensor, score: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return ∇ℓ and ∇s [n, d] of values [n], each over its own run's variables.
+
+    ``parameters`` name every run's tensors in turn, the same shapes for each. The graph is used up.
+    Two passes back: one batched product is no faster on a CPU (benchmarks/compose_gradients.py).
+    """
+    found = []
+    for value, again in ((loss, True), (score, False)):
+        parts = torch.autograd.grad(value.sum(), parameters, retain_graph=again)
+        found.append(torch.cat([part.flatten() for part in parts]).view(len(value), -1))
+    return found[0], found[1]

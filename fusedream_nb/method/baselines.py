@@ -1,0 +1,231 @@
+"""What FuseDream is measured against: naive Adam on CLIP, and BigSleep.
+
+BigSleep has no paper. What it does and its numbers are those of github.com/lucidrains/big-sleep, the
+repository that FuseDream cites.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fusedream_nb.models import Models
+from fusedream_nb.models.encoders import Clip
+from fusedream_nb.models.generators import BigGANDeep, Generator, Latent
+
+from .augment import Rng
+from .budgets import Budget
+from .fuse import JUDGE_SEED, paired, sized
+from .latents import Plain
+from .optimise import CHECK_EVERY, Best, Step, climb
+from .scores import CLIPScore, Score
+
+BIG_SLEEP_LR = 0.07
+SPREAD = 0.3  # of the class logits at the start
+TEMPERATURE = 2.0  # of the classes' softmax
+DECAY = 0.99  # of the moving average
+CROP = (0.8, 0.3, 0.5, 0.95)  # a crop's share of the side: mean, deviation, least, most
+SIMILARITY = 100.0  # the cosine's weight against that of the latents' own law
+
+
+def naive_adam(
+    prompt: str | Sequence[str],
+    models: Models,
+    *,
+    seed: int | Sequence[int] = 0,
+    budget: str | Budget | None = None,
+    steps: int | None = None,
+    lr: float | None = None,
+) -> Iterator[Step]:
+    """Maximise the plain CLIP score by Adam from one random latent (FuseDream, Eq. 2), a Step at a time.
+
+    Prompts and seeds pair as in :func:`fusedream`. ``steps`` None takes the budget's ``equal_steps``,
+    which cost the generator what a run of FuseDream costs it; ``lr`` None takes the budget's.
+    Raises ValueError, before any work, for an empty prompt or numbers out of range.
+    """
+    runs = paired(prompt, seed)
+    sizes = sized(budget, steps=steps, lr=lr)
+    steps = sizes.equal_steps if steps is None else steps
+    rngs = [torch.Generator().manual_seed(number) for _, number in runs]
+    start = Plain(Latent.cat([models.generator.sample(1, rng) for rng in rngs]))
+    score = CLIPScore(models.clip, [text for text, _ in runs])
+    return climb(models.generator, score, start, rngs, steps=steps, lr=sizes.lr)
+
+
+def big_sleep(
+    prompt: str | Sequence[str],
+    models: Models,
+    *,
+    seed: int | Sequence[int] = 0,
+    budget: str | Budget | None = None,
+    steps: int | None = None,
+    crops: int | None = None,
+    lr: float = BIG_SLEEP_LR,
+) -> Iterator[Step]:
+    """Maximise CLIP over random crops, with one latent a layer of the generator: BigSleep.
+
+    Prompts and seeds pair as in :func:`fusedream`; ``crops`` None takes the budget's copies, ``steps``
+    None its ``equal_steps``. Of a Step, ``image`` is the picture that is climbed, and ``best_image`` the
+    best picture of the latents' moving average, which is BigSleep's result.
+    Raises ValueError, before any work, for an empty prompt or numbers out of range, and TypeError for a
+    generator that does not read a latent a layer.
+    """
+    runs = paired(prompt, seed)
+    sizes = sized(budget, steps=steps, copies=crops, lr=lr)
+    if not isinstance(models.generator, BigGANDeep):
+        raise TypeError(f"BigSleep wants a BigGAN-deep, which reads a latent a layer; {models.name} is none.")
+    steps = sizes.equal_steps if steps is None else steps
+    return _big_sleep(runs, models, models.generator, steps, sizes)
+
+
+def _big_sleep(
+    runs: list[tuple[str, int]], models: Models, generator: BigGANDeep, steps: int, sizes: Budget
+) -> Iterator[Step]:
+    began = time.monotonic()
+    prompts = [text for text, _ in runs]
+    rngs = [torch.Generator().manual_seed(seed) for _, seed in runs]
+    latents = LayerLatents.start(generator, rngs)
+    average = Average(latents.parameters(), DECAY)
+    fixed = draw_crops(1, sizes.judged_copies, torch.Generator().manual_seed(JUDGE_SEED))
+    best = Best(CropCLIP(models.clip, prompts, sizes.judged_copies, fixed=fixed), rngs)
+    score = CropCLIP(models.clip, prompts, sizes.copies) + _Likely(latents) * (1 / SIMILARITY)
+    plain = CLIPScore(models.clip, prompts)
+    for step in climb(generator, score, latents, rngs, steps=steps, lr=sizes.lr, judge=plain, began=began):
+        average.update(latents.parameters())
+        if step.index % CHECK_EVERY == 0 or step.index == steps:
+            with torch.no_grad():
+                best.look(generator.decode(latents.of(average.value).combine()))
+        yield replace(step, best_image=best.image, best_score=best.score)
+
+
+class LayerLatents:
+    """BigSleep's latents for n runs: z [n, layers, dim], and class logits [n, layers, classes].
+
+    The class embedding of a layer is Σ softmax(logits / 2) e over the generator's embeddings e
+    [classes, dim]: it stays among the classes.
+    """
+
+    def __init__(self, z: Tensor, logits: Tensor, embeddings: Tensor) -> None:
+        self.z, self.logits, self.embeddings = z, logits, embeddings
+
+    @classmethod
+    def start(cls, generator: BigGANDeep, rngs: Sequence[torch.Generator]) -> LayerLatents:
+        """Draw z ~ N(0, I) and logits ~ N(0, 0.09 I), each run's from its own generator of randomness."""
+        embeddings, layers = generator.embeddings, generator.layers
+        z = [torch.randn(layers, generator.z_dim, generator=rng) for rng in rngs]
+        logits = [SPREAD * torch.randn(layers, len(embeddings), generator=rng) for rng in rngs]
+        device = embeddings.device
+        latents = cls(torch.stack(z).to(device), torch.stack(logits).to(device), embeddings)
+        latents.project_(generator)
+        return latents
+
+    def of(self, parameters: Sequence[Tensor]) -> LayerLatents:
+        """Return latents with other z and logits."""
+        z, logits = parameters
+        return LayerLatents(z, logits, self.embeddings)
+
+    def parameters(self) -> list[Tensor]:
+        """Return z and the logits."""
+        return [self.z, self.logits]
+
+    def classes(self) -> Tensor:
+        """Return each layer's weights of the classes [n, layers, classes]: above 0, their sum is 1."""
+        return (self.logits / TEMPERATURE).softmax(-1)
+
+    def combine(self) -> Latent:
+        """Return the latent z, y [n, layers, dim], differentiably."""
+        return Latent(self.z.clone(), self.classes() @ self.embeddings)
+
+    @torch.no_grad()
+    def project_(self, generator: Generator) -> None:
+        """Clamp z to the generator's valid set, in place."""
+        self.z.copy_(generator.project(Latent(self.z)).z)
+
+
+class Average:
+    """The moving average of tensors, Σᵢ dᵗ⁻ⁱ xᵢ / Σᵢ dᵗ⁻ⁱ over the updates i = 1 … t, for a decay d."""
+
+    def __init__(self, tensors: Sequence[Tensor], decay: float) -> None:
+        self.decay, self.weight = decay, 0.0
+        self.value = [torch.zeros_like(t) for t in tensors]
+
+    @torch.no_grad()
+    def update(self, tensors: Sequence[Tensor]) -> None:
+        """Take in the tensors as they stand now."""
+        self.weight = self.decay * self.weight + 1
+        for mean, tensor in zip(self.value, tensors, strict=True):
+            mean.lerp_(tensor, 1 / self.weight)
+
+
+class CropCLIP(Score):
+    """The mean CLIP score over random square crops of the image, in [-1, 1].
+
+    A crop's side is N(0.8, 0.3²) of the image's, clipped to [0.5, 0.95], its place uniform. ``fixed``
+    [1, crops, 3] gives the same crops at every call instead.
+    """
+
+    def __init__(
+        self, clip: Clip, text: str | Sequence[str], crops: int, *, fixed: Tensor | None = None
+    ) -> None:
+        self.clip, self.text = clip, clip.encode_text(text)
+        self.crops, self.fixed = crops, fixed
+
+    def __call__(self, image: Tensor, rng: Rng) -> Tensor:
+        """Return the mean cosine [n] over each image's crops."""
+        n = len(image)
+        numbers = draw_crops(n, self.crops, rng) if self.fixed is None else self.fixed.expand(n, -1, -1)
+        vectors = self.clip.encode_image(crop(image, numbers, self.clip.size))
+        return (vectors.view(n, numbers.shape[1], -1).mean(1) * self.text).sum(-1)
+
+
+def draw_crops(n: int, crops: int, rng: Rng) -> Tensor:
+    """Draw the crops of n images, [n, crops, 3]: share of the side, and left and top as shares of it.
+
+    With a sequence of n generators, each image's come from its own.
+    """
+    rngs = [rng] * n if isinstance(rng, torch.Generator) else rng
+    mean, deviation, least, most = CROP
+    normal = torch.stack([torch.randn(crops, 1, generator=g, device=g.device) for g in rngs])
+    place = torch.stack([torch.rand(crops, 2, generator=g, device=g.device) for g in rngs])
+    share = (mean + deviation * normal).clamp(least, most)
+    return torch.cat([share, place * (1 - share)], -1)
+
+
+def crop(image: Tensor, crops: Tensor, size: int) -> Tensor:
+    """Return the crops [n * crops, 3, size, size], read bilinearly, of images [n, 3, h, w].
+
+    The crops of one image stand together. Differentiable in the image.
+    """
+    share, left, top = crops.to(image.device).flatten(0, 1).unbind(-1)
+    none = torch.zeros_like(share)
+    rows = [torch.stack([share, none, 2 * left + share - 1], -1)]
+    rows += [torch.stack([none, share, 2 * top + share - 1], -1)]
+    grid = F.affine_grid(torch.stack(rows, 1), [len(share), 3, size, size], align_corners=False)
+    copies = image.repeat_interleave(crops.shape[1], 0)
+    return F.grid_sample(copies, grid, padding_mode="border", align_corners=False)
+
+
+class _Likely(Score):
+    """Minus BigSleep's two losses on its latents: z unlike N(0, I), and classes beside the first."""
+
+    def __init__(self, latents: LayerLatents) -> None:
+        self.latents = latents
+
+    def __call__(self, image: Tensor, rng: Rng) -> Tensor:
+        classes = self.latents.classes()
+        others = classes.topk(classes.shape[-1] - 1, largest=False).values
+        return -departure(self.latents.z) - (50 * others).square().mean((1, 2))
+
+
+def departure(z: Tensor) -> Tensor:
+    """Return how far the moments of z [n, layers, dim] are from those of N(0, I): [n], 0 at the least."""
+    mean, deviation = z.mean(-1), z.std(-1)
+    normed = (z - mean[..., None]) / z.std(-1, correction=0)[..., None]
+    skew, kurtosis = normed.pow(3).mean(-1), normed.pow(4).mean(-1) - 3
+    moments = (1 - deviation).abs() + mean.abs() + skew.abs() + kurtosis.abs()
+    return moments.mean(-1) + 4 * (z.square().mean((1, 2)) - 1).relu()

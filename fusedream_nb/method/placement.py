@@ -1,0 +1,126 @@
+"""Where one picture stands on another: ᾱ = (α, t) of FuseDream, §3.3; paste and crop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+HORIZONTAL = {"left": 0.0, "center": 0.5, "right": 1.0}
+VERTICAL = {"top": 0.0, "center": 0.5, "bottom": 1.0}
+
+
+class Box(NamedTuple):
+    """A rectangle of whole pixels: rows top … top + height - 1, columns left … left + width - 1."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def cut(self, image: Tensor) -> Tensor:
+        """Return the box's part [..., height, width] of images [..., h, w], as a view."""
+        return image[..., self.top : self.top + self.height, self.left : self.left + self.width]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A box as shares of the background, whatever its resolution: ᾱ = (α, t) (FuseDream, §3.3).
+
+    ``alpha`` in (0, 1) is the box's width, and its height too unless ``height`` is given. ``x`` and
+    ``y`` in [0, 1] say how much of the room that is left lies to its left and above it: 0, ½, 1 are
+    the paper's left (top), center and right (bottom). Raises ValueError for numbers out of range.
+    """
+
+    alpha: float
+    x: float = 0.5
+    y: float = 0.5
+    height: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, share in (("alpha", self.alpha), ("height", self.height)):
+            if share is not None and not 0 < share < 1:
+                raise ValueError(f"A placement's {name} must lie between 0 and 1, not at {share}.")
+        for name, share in (("x", self.x), ("y", self.y)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"A placement's {name} must lie in [0, 1], not at {share}.")
+
+    @classmethod
+    def at(
+        cls,
+        alpha: float,
+        x: Literal["left", "center", "right"] = "center",
+        y: Literal["top", "center", "bottom"] = "center",
+    ) -> Self:
+        """Return the square box of size α at one of the paper's nine places t."""
+        return cls(alpha, HORIZONTAL[x], VERTICAL[y])
+
+    def box(self, height: int, width: int) -> Box:
+        """Return the box in whole pixels on a background of height × width.
+
+        Sides and corner are rounded to the nearest pixel, halves up, a side to 1 at least: α = 0.65 is
+        42 of 64 pixels, 83 of 128, 166 of 256, 333 of 512.
+        """
+        wide = max(1, _round(self.alpha * width))
+        high = max(1, _round((self.height or self.alpha) * height))
+        return Box(_round(self.y * (height - high)), _round(self.x * (width - wide)), high, wide)
+
+    def __str__(self) -> str:
+        size = f"{self.alpha:g}" if self.height is None else f"{self.alpha:g} × {self.height:g}"
+        return f"{size} {_name(self.y, VERTICAL)} {_name(self.x, HORIZONTAL)}"
+
+
+PLACEMENTS = tuple(  # Γ of Algorithm 2: 18 in all
+    Placement(alpha, x, y) for alpha in (0.65, 0.5) for y in VERTICAL.values() for x in HORIZONTAL.values()
+)
+
+
+def shrink(foreground: Tensor, box: Box) -> Tensor:
+    """Resize foregrounds [n, 3, h, w] to a box's size, differentiably; antialiased, the range kept."""
+    size = (box.height, box.width)
+    if foreground.shape[-2:] == size:
+        return foreground
+    return F.interpolate(foreground, size, mode="bilinear", antialias=True)
+
+
+def paste(foreground: Tensor, background: Tensor, placement: Placement | Sequence[Placement]) -> Tensor:
+    """Return Fuse(I_fg, I_bg, ᾱ) [n, 3, h, w]: foregrounds, shrunk, on backgrounds (FuseDream, §3.3).
+
+    Foregrounds [n, 3, h', w'] of any size and backgrounds [n, 3, h, w]; one placement for all, or one
+    each. Differentiable in both. Raises ValueError where their numbers differ.
+    """
+    fused = background.clone()
+    for i, place in enumerate(_each(placement, len(background))):
+        box = place.box(*background.shape[-2:])
+        box.cut(fused[i]).copy_(shrink(foreground[i : i + 1], box)[0])
+    return fused
+
+
+def crop(background: Tensor, placement: Placement | Sequence[Placement]) -> Tensor:
+    """Return Crop(I_bg, ᾱ) [n, 3, box height, box width] of backgrounds [n, 3, h, w] (FuseDream, §3.3).
+
+    One placement for all, or one each with boxes of one size. Raises ValueError for boxes of several.
+    """
+    boxes = [place.box(*background.shape[-2:]) for place in _each(placement, len(background))]
+    if len({box[2:] for box in boxes}) > 1:
+        raise ValueError("The boxes differ in size, so their crops do not stack; crop each size by itself.")
+    return torch.stack([box.cut(image) for box, image in zip(boxes, background, strict=True)])
+
+
+def _each(placement: Placement | Sequence[Placement], n: int) -> Sequence[Placement]:
+    placements = [placement] * n if isinstance(placement, Placement) else placement
+    if len(placements) != n:
+        raise ValueError(f"{n} backgrounds want one placement or as many, not {len(placements)}.")
+    return placements
+
+
+def _round(value: float) -> int:
+    return int(value + 0.5)
+
+
+def _name(share: float, names: dict[str, float]) -> str:
+    return next((name for name, value in names.items() if value == share), f"{share:g}")

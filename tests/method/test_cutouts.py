@@ -1,0 +1,130 @@
+"""Random patches: where they lie, what they show, their law."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fusedream_nb.method import cutouts
+from fusedream_nb.method.cutouts import Places
+
+
+def one(side: float, x: float, y: float, degrees: float = 0.0) -> Places:
+    return Places(*(torch.tensor([[value]]) for value in (side, x, y, math.radians(degrees))))
+
+
+def picture(height: int, width: int, n: int = 1) -> Tensor:
+    return torch.rand(n, 3, height, width, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def test_the_whole_picture_is_itself() -> None:
+    image = picture(32, 32)
+    torch.testing.assert_close(cutouts.cut(image, one(1, 0.3, 0.9), 32), image, atol=1e-5, rtol=0)
+
+
+def test_a_patch_of_the_encoders_size_is_a_crop_of_whole_pixels() -> None:
+    image = picture(40, 64)
+    places = one(0.5, 0.5, 0.25)
+    assert places.boxes(40, 64).tolist() == [[[22.0, 5.0, 20.0]]]
+    mine = cutouts.cut(image, places, 20)
+    torch.testing.assert_close(mine, image[:, :, 5:25, 22:42], atol=1e-5, rtol=0)
+
+
+def test_half_the_size_is_the_mean_of_four_pixels() -> None:
+    image = picture(32, 32)
+    torch.testing.assert_close(
+        cutouts.cut(image, one(1, 0, 0), 16), F.avg_pool2d(image, 2), atol=1e-5, rtol=0
+    )
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_tilt_turns_the_patch_about_its_middle(turns: int) -> None:
+    image = picture(24, 24)
+    mine = cutouts.cut(image, one(1, 0, 0, 90 * turns), 24)
+    torch.testing.assert_close(mine, torch.rot90(image, turns, (2, 3)), atol=1e-4, rtol=0)
+
+
+def test_a_tilted_patch_at_the_edge_sees_the_picture_mirrored() -> None:
+    out = cutouts.cut(torch.ones(1, 3, 24, 24), one(1, 0, 0, 45), 24)
+    torch.testing.assert_close(out, torch.ones_like(out))
+
+
+@given(
+    st.integers(5, 50),
+    st.integers(5, 50),
+    st.integers(1, 6),
+    st.floats(0.05, 1),
+    st.floats(0.2, 4),
+    st.integers(0, 2**32),
+)
+@settings(max_examples=40, deadline=None)
+def test_patches_lie_inside_and_are_large_enough(
+    height: int, width: int, patches: int, smallest: float, power: float, seed: int
+) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    places = cutouts.draw(2, patches, rng, smallest=smallest, power=power)
+    left, top, side = places.boxes(height, width).unbind(-1)
+    assert (side >= max(1, int(smallest * min(height, width) - 1e-3))).all()
+    assert (left >= 0).all() and (left + side <= width).all()
+    assert (top >= 0).all() and (top + side <= height).all()
+    image = picture(height, width, 2).requires_grad_()
+    out = cutouts.cut(image, places, 8)
+    assert out.shape == (2 * patches, 3, 8, 8)
+    assert out.abs().max() <= 1 + 1e-5
+    (gradient,) = torch.autograd.grad(out.sum(), image)
+    torch.testing.assert_close(gradient.sum(), torch.tensor(out.numel()).float(), atol=0.1, rtol=1e-4)
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
+def test_the_sizes_have_the_artists_law(power: float) -> None:
+    n, rng = 20_000, torch.Generator().manual_seed(2)
+    side = cutouts.draw(1, n, rng, smallest=0.4, power=power).boxes(480, 640)[..., 2]
+    u = torch.rand(n, generator=rng)
+    reference = (u**power * (480 - 192) + 192).int().float()
+    grid = torch.linspace(0.02, 0.98, 25)
+    torch.testing.assert_close(side[0].quantile(grid), reference.quantile(grid), atol=8, rtol=0)
+
+
+def test_places_are_uniform_over_the_room_that_is_left() -> None:
+    places = cutouts.draw(1, 30_000, torch.Generator().manual_seed(3), smallest=0.75, tilt=30)
+    left, top, side = places.boxes(4, 6)[0].unbind(-1)
+    counts = left[side == 3].long().bincount() / (side == 3).sum()
+    torch.testing.assert_close(counts, torch.full((4,), 0.25), atol=0.02, rtol=0)
+    assert top[side == 3].long().bincount().min() > 0.45 * (side == 3).sum()
+    assert places.angle.abs().max() <= math.radians(30)
+    assert places.angle.std().item() == pytest.approx(math.radians(30) / math.sqrt(3), rel=0.02)
+
+
+def test_one_rng_gives_the_same_patches_and_a_batch_is_each_alone() -> None:
+    def rngs() -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(seed) for seed in (4, 9)]
+
+    image = picture(30, 40, 2)
+    together = cutouts.cut(image, cutouts.draw(2, 3, rngs(), tilt=20), 16)
+    alone = [cutouts.cut(image[i : i + 1], cutouts.draw(1, 3, rngs()[i], tilt=20), 16) for i in range(2)]
+    assert torch.equal(together, torch.cat(alone))
+    shared = cutouts.draw(1, 3, rngs()[0]).expand(2)
+    assert shared.patches == 3
+    assert torch.equal(shared.boxes(30, 40)[0], shared.boxes(30, 40)[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"patches": 0}, "patches must be at least 1, not 0"),
+        ({"smallest": 0.0}, "in \\(0, 1\\], not 0.0"),
+        ({"smallest": 1.2}, "in \\(0, 1\\], not 1.2"),
+        ({"power": -1.0}, "above 0, not -1.0"),
+        ({"tilt": 200.0}, "between 0 and 180 degrees, not 200"),
+        ({"n": 2, "rng": [torch.Generator()]}, "2 images want 2 generators"),
+    ],
+)
+def test_wrong_arguments_are_refused(rng: torch.Generator, arguments: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        cutouts.draw(**{"n": 1, "patches": 4, "rng": rng, **arguments})
