@@ -1,4 +1,4 @@
-"""The command line: ``fusedream-nb generate``, ``show``, ``replay``, ``models`` and ``doctor``."""
+"""The command line: ``fusedream-nb generate``, ``show``, ``replay``, ``reproduce`` and others."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -190,8 +191,10 @@ def _kept(rows: list[Row]) -> str:
 
 @app.command(epilog="Example: fusedream-nb show fusedream-out/a-photo-of-a-blue-dog-0.png")
 def show(file: File, as_json: Json = False) -> None:
-    """Print what made a picture: its settings, scores, weights and machine."""
-    values = asdict(fd.read_record(file))
+    """Print what made a picture or a figure: its settings, scores, weights and machine."""
+    values = record.read_values(file)
+    if "figure" not in values:
+        values = asdict(fd.read_record(file))
     if as_json:
         print(json.dumps(values, indent=1))
         return
@@ -221,6 +224,68 @@ def replay(
         for change in record.changes(old, new):
             say(f"{change}.")
         raise typer.Exit(1)
+
+
+@app.command(
+    epilog="Examples:\n\nfusedream-nb reproduce fd-02 fd-03\n\n"
+    "fusedream-nb reproduce all --budget full --jobs 2 --out figures"
+)
+def reproduce(
+    figures: Annotated[list[str], typer.Argument(metavar="FIGURE", help="Ids, see `figures`; or all.")],
+    model: Model = None,
+    budget: Size = None,
+    device: Device = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Instead of each notebook's own.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of figures and report.")] = Path("fusedream-out/figures"),
+    jobs: Annotated[int, typer.Option(min=1, max=64, help="How many notebooks at a time.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Run the notebooks that draw the papers' figures; collect these, their claims and what they cost.
+
+    The folder gets the figures, the notebooks as they ran, index.html, REPORT.md and claims.json.
+
+    Ctrl-C stops; the same command goes on after the notebooks that are done.
+
+    Exit code 1 where a notebook failed or drew no such figure. A claim that differs is no failure.
+    """
+    from fusedream_nb.reproduce import report, runner
+    from fusedream_nb.reproduce.figures import chosen
+
+    wanted, results = chosen(figures), []
+    paths = runner.notebooks(wanted, every="all" in map(str.lower, figures))
+    settings = runner.settings(model, budget, device, seed)
+    png.check_folder(out)
+    try:
+        with closing(runner.run(paths, settings, out, jobs=jobs, tell=say)) as run:
+            for result in run:
+                results.append(result)
+                report.write(out)
+                say(report.line(result))
+    except KeyboardInterrupt:
+        done = f"{len(results)} of {len(paths)} notebooks have run"
+        raise Stopped(f"Stopped; {done}, and the same command goes on from there.") from None
+    standing = [(figure.id, *report.standing(figure, results)) for figure in wanted]
+    if as_json:
+        print(json.dumps([asdict(result) for result in results], indent=1))
+    else:
+        table(standing)
+        print(out / "index.html")
+    if any(result.failure for result in results) or any(state == "not drawn" for _, state, _ in standing):
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: fusedream-nb figures --json")
+def figures(as_json: Json = False) -> None:
+    """List the papers' figures: what each shows, its notebook, minutes, and whether it can be made."""
+    from fusedream_nb.reproduce.figures import listing
+
+    rows = listing()
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        row["minutes"] = "not measured" if row["minutes"] is None else f"{row['minutes']:g} min"
+    table([row[name] for name in ("id", "notebook", "status", "minutes", "caption")] for row in rows)
 
 
 @app.command(epilog="Example: fusedream-nb models --json")

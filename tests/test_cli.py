@@ -20,7 +20,7 @@ from fusedream_nb.cli import AT_ONCE, app, main
 from fusedream_nb.method import budgets
 from fusedream_nb.reproduce import png
 
-COMMANDS = ("generate", "show", "replay", "models", "doctor")
+COMMANDS = ("generate", "show", "replay", "reproduce", "figures", "models", "doctor")
 TINY = {"M": 6, "k": 2, "steps": 2, "copies": 2, "start_copies": 2, "judged_copies": 2}
 TINY_CLI = f"""
 import sys

@@ -53,7 +53,7 @@ def find_distance(distance: DistanceName | Distance) -> Distance:
 
 def pull_back(distance: Distance, u: Tensor, v: Tensor, plan: Tensor) -> Tensor:
     """Return ∂L/∂u = Σⱼ Pᵢⱼ ∂D(uᵢ, vⱼ)/∂uᵢ [..., n, d] where ∂L/∂C is the plan [..., n, m] (Eq. 3 and 6)."""
-    _, backwards = torch.func.vjp(lambda x: distance(x, v), u.detach())
+    backwards = torch.func.vjp(lambda x: distance(x, v), u.detach())[1]
     return backwards(plan)[0]
 
 

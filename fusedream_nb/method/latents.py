@@ -119,7 +119,7 @@ class Plain:
 class OverParameterised:
     """Σ wᵢ ξᵢ over k basis latents (FuseDream, Eq. 4), for n runs at once.
 
-    ``basis`` holds tensors [n, k, dim]. ``weights`` are scalars wᵢ [n, k] that start at 1/k, as in the
+    ``basis`` holds tensors [n, k, …]. ``weights`` are scalars wᵢ [n, k] that start at 1/k, as in the
     paper; or one logit a coordinate, [n, k, dim] for each tensor of the basis, softmaxed over k, as in
     the authors' code.
     """
@@ -132,9 +132,9 @@ class OverParameterised:
     def start(
         cls, basis: Latent, kind: Weights = "scalar", rng: Sequence[torch.Generator] = ()
     ) -> OverParameterised:
-        """Begin at basis latents [n, k, dim]: at their mean, or at random logits, each run's from its rng."""
+        """Begin at basis latents [n, k, …]: at their mean, or at random logits, each run's from its rng."""
         basis = basis.map(lambda t: t.detach().clone())
-        n, k, _ = basis.z.shape
+        n, k = basis.z.shape[:2]
         if kind == "scalar":
             return cls(basis, [torch.full((n, k), 1 / k, device=basis.z.device)])
         logits = [
@@ -148,11 +148,12 @@ class OverParameterised:
         return [*self.basis.tensors(), *self.weights]
 
     def combine(self) -> Latent:
-        """Return Σ wᵢ ξᵢ [n, dim], differentiably."""
+        """Return Σ wᵢ ξᵢ [n, …], differentiably."""
         if self.softmax:
             weights = iter(w.softmax(1) for w in self.weights)
             return self.basis.map(lambda t: (next(weights) * t).sum(1))
-        return self.basis.map(lambda t: (self.weights[0][..., None] * t).sum(1))
+        scalars = self.weights[0]
+        return self.basis.map(lambda t: (scalars.view(*scalars.shape, *[1] * (t.ndim - 2)) * t).sum(1))
 
     @torch.no_grad()
     def project_(self, generator: Generator) -> None:

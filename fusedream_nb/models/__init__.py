@@ -63,43 +63,58 @@ def load(
     name: str | None = None,
     *,
     device: str | None = None,
+    canvas: tuple[int, int] | None = None,
     clip: str | None = None,
     judge: str | None = None,
     perceptual: str | None = None,
 ) -> Models:
     """Load a generator by name or folder, with its encoders and perceptual distance.
 
-    ``name`` None reads FUSEDREAM_MODEL, else takes "stickers"; ``device`` is that of
-    :func:`resolve_device`, and on CUDA the networks compute in bfloat16. ``clip``, ``judge`` and
-    ``perceptual`` are names or folders; outside the sticker world they default to
-    ViT-B-32-quickgelu, the same again, and lpips-squeeze.
-    Raises ValueError for unknown names and FileNotFoundError where weights are missing.
+    ``name`` None reads FUSEDREAM_MODEL, else takes "stickers"; "stickers/vqgan" and
+    "stickers/vqgan-painted" are the sticker world with a VQGAN. ``device`` is that of
+    :func:`resolve_device`, and on CUDA the networks compute in bfloat16. ``canvas`` is the (height, width)
+    in pixels that a VQGAN draws. ``clip``, ``judge`` and ``perceptual`` are names or folders; outside the
+    sticker world they default to ViT-B-32-quickgelu, the same again, and lpips-squeeze.
+    Raises ValueError for unknown names, and for a canvas where the generator has but one size or cannot
+    fill it; FileNotFoundError where weights are missing.
     """
     import torch
 
-    from .generators import BigGANDeep
     from .perceptual import Perceptual
 
     chosen = resolve_device(device)
     dtype = torch.bfloat16 if chosen.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
     name = name or os.environ.get("FUSEDREAM_MODEL") or "stickers"
-    folder = _folder(name)
-    embedded = name == "stickers"
+    embedded = name.partition("/")[0] == "stickers"
+    folder = _folder("stickers/generator" if name == "stickers" else name)
     with warnings.catch_warnings():  # torchvision's and torch's own notes on lpips' and biggan's age
         warnings.simplefilter("ignore", (UserWarning, FutureWarning))
         return Models(
             name=name,
             world="sticker world" if embedded else "",
-            generator=BigGANDeep.from_folder(folder / "generator" if embedded else folder).to(chosen, dtype),
+            generator=_generator(folder, canvas, chosen, dtype),
             clip=_clip(clip or ("stickers/clip" if embedded else "ViT-B-32-quickgelu")).to(chosen, dtype),
             judge=_clip(judge or ("stickers/judge" if embedded else "ViT-B-32-quickgelu")).to(chosen, dtype),
             perceptual=Perceptual.from_folder(
-                folder / "lpips" if embedded and not perceptual else _folder(perceptual or "lpips-squeeze"),
+                _folder(perceptual or ("stickers/lpips" if embedded else "lpips-squeeze")),
                 linear_heads=not embedded,
             ).to(chosen),
             device=chosen,
             dtype=dtype,
         )
+
+
+def _generator(
+    folder: Path, canvas: tuple[int, int] | None, device: torch.device, dtype: torch.dtype
+) -> Generator:
+    from .generators import BigGANDeep
+    from .vqgan import VQGAN, is_vqgan
+
+    if is_vqgan(folder):
+        return VQGAN.from_folder(folder, canvas=canvas).to(device, dtype)
+    if canvas is not None:
+        raise ValueError("A BigGAN draws pictures of one size; a canvas is for a VQGAN.")
+    return BigGANDeep.from_folder(folder).to(device, dtype)
 
 
 def _clip(name: str) -> Clip:

@@ -94,6 +94,7 @@ def catalogue() -> list[Entry]:
     return [
         _stickers(),
         *(_biggan_deep(store, size) for size in (128, 256, 512)),
+        *(_vqgan(store, name, *known) for name, known in _VQGAN.items()),
         Entry(
             "ViT-B-32-quickgelu",
             "clip",
@@ -136,6 +137,33 @@ def _biggan_deep(store: Path, size: int) -> Entry:
         File("pytorch_model.bin", bytes_, digest, (f"{_S3}{name}-pytorch_model.bin",)),
     )
     return Entry(name, "generator", "MIT (DeepMind's weights: Apache 2.0)", files, store / name)
+
+
+_MIRROR = f"{_HUB}Somnai/pytti-vqgan-checkpoints/resolve/debc22c8f285c7734980c464ff992d335dde6e9a/"
+_VQGAN = {  # checkpoints of taming-transformers, f16: bytes, sha256, source, licence
+    "vqgan-imagenet-1024": (
+        None,
+        None,
+        "https://heibox.uni-heidelberg.de/f/140747ba53464f49b476/?dl=1",
+        "MIT",
+    ),
+    "vqgan-imagenet-16384": (
+        980_092_370,
+        "845a68805098cb666420d5db93df53f3a3b6dd443e6dd85c05759c5b998cd663",
+        f"{_MIRROR}imagenet/imagenet.ckpt",
+        "MIT",
+    ),
+    "vqgan-wikiart": (
+        None,
+        "bd08bb46301f98be1712bb2be9f8868cea30b53137cd985d4d6e8da8b3e02c36",
+        f"{_MIRROR}wikiart/wikiart.ckpt",
+        "none stated",
+    ),
+}
+
+
+def _vqgan(store: Path, name: str, bytes_: int | None, digest: str | None, url: str, licence: str) -> Entry:
+    return Entry(name, "generator", licence, (File("model.ckpt", bytes_, digest, (url,)),), store / name)
 
 
 def entry(name: str) -> Entry:

@@ -13,11 +13,12 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import SupportsFloat
+from typing import TYPE_CHECKING, SupportsFloat, TypeAlias
 
-from torch import Tensor
+if TYPE_CHECKING:  # the report reads claims too, and takes no torch
+    from torch import Tensor
 
-Number = SupportsFloat | Sequence[SupportsFloat] | Tensor
+Number: TypeAlias = "SupportsFloat | Sequence[SupportsFloat | None] | Tensor | None"
 
 _TOLD: list[Claim] = []
 
@@ -60,15 +61,40 @@ def claims() -> list[Claim]:
     return list(_TOLD)
 
 
+def read_claims(path: str | Path) -> list[Claim]:
+    """Return the claims in a file that :func:`claim` wrote, the last verdict of each; [] if there is none."""
+    lines = Path(path).read_text("utf-8").splitlines() if Path(path).exists() else []
+    told = [Claim(**json.loads(line)) for line in lines]
+    return list({(one.figure, one.statement): one for one in told}.values())
+
+
 def numbers_line(**numbers: Number) -> str:
     """Return ``name value`` for each number, ``mean ± sd (n = …)`` for one a seed, joined by dots."""
     return " · ".join(f"{name.replace('_', ' ')} {_spoken(value)}" for name, value in numbers.items())
 
 
+def share(outcomes: Sequence[bool] | Tensor) -> str:
+    """Return how often outcomes [n] are true, with Wilson's 95% interval: "14 of 20 (70%, 48–85%)".
+
+    Raises ValueError for no outcomes.
+    """
+    from scipy.stats import binomtest
+
+    hits = [bool(x) for x in _floats(outcomes)]
+    if not hits:
+        raise ValueError("A share wants at least one outcome; there is none.")
+    low, high = binomtest(sum(hits), len(hits)).proportion_ci(0.95, method="wilson")
+    return f"{sum(hits)} of {len(hits)} ({sum(hits) / len(hits):.0%}, {100 * low:.0f}–{high:.0%})"
+
+
 def _floats(value: Number) -> list[float]:
-    if isinstance(value, Tensor):
-        return [float(x) for x in value.detach().flatten().tolist()]
-    return [float(x) for x in value] if isinstance(value, Sequence) else [float(value)]
+    """Return a number, or one a seed, as floats; None, which JSON has for what is not finite, as NaN."""
+    if isinstance(value, Sequence):
+        listed = value
+    else:  # a tensor, or one number
+        detach = getattr(value, "detach", None)
+        listed = detach().flatten().tolist() if detach else [value]
+    return [math.nan if x is None else float(x) for x in listed]
 
 
 def _spoken(value: Number) -> str:
@@ -77,11 +103,13 @@ def _spoken(value: Number) -> str:
         return "none"
     if len(numbers) == 1:
         return f"{numbers[0]:.3g}"
+    if not all(map(math.isfinite, numbers)):  # the statistics module raises
+        return f"not finite (n = {len(numbers)})"
     return f"{statistics.fmean(numbers):.3g} ± {statistics.stdev(numbers):.2g} (n = {len(numbers)})"
 
 
 def _plain(value: Number) -> float | None | list[float | None]:
     """Return a value that strict JSON can hold: floats, None for what is not finite."""
     finite = [x if math.isfinite(x) else None for x in _floats(value)]
-    is_single = value.ndim == 0 if isinstance(value, Tensor) else not isinstance(value, Sequence)
+    is_single = getattr(value, "ndim", 0) == 0 and not isinstance(value, Sequence)
     return finite[0] if is_single else finite

@@ -1,9 +1,17 @@
-"""A figure as a notebook keeps it: a small PNG on white, with an alternative text that is required."""
+"""A figure as a notebook keeps it: a small PNG on white, with an alternative text that is required.
+
+With FUSEDREAM_FIGURES set to a folder, a figure that has an id is also written there as ``<id>.png``, and
+as ``<id>.svg`` where it is a plot. The files carry a record: id, alternative text, and whatever is in
+FUSEDREAM_RECORD, a JSON object that tells how the notebook was run.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
+import json
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +20,15 @@ from matplotlib.figure import Figure as Canvas
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-# For matplotlib.rc_context; a "$" in a prompt is a "$".
-STYLE: Any = {"font.size": 8, "text.parse_math": False, "figure.dpi": 110, "savefig.dpi": 110}
+CHUNK, FORMAT = "fusedream", 1  # key of the iTXt chunk and version of a record, as in pictures
+# For matplotlib.rc_context; a "$" in a prompt is a "$", and equal plots have equal bytes.
+STYLE: Any = {
+    "font.size": 8,
+    "text.parse_math": False,
+    "figure.dpi": 110,
+    "savefig.dpi": 110,
+    "svg.hashsalt": "fusedream",
+}
 
 
 @dataclass(frozen=True)
@@ -46,11 +61,50 @@ def blank(width: float, height: float, alt: str, world: str | None = None) -> Ca
     return canvas
 
 
-def finish(canvas: Canvas, alt: str) -> Figure:
-    """Return a drawn figure in 256 colours of its own: a fifth of the bytes, so notebooks stay small."""
-    drawn, small, text = io.BytesIO(), io.BytesIO(), PngInfo()
+def finish(canvas: Canvas, alt: str, figure: str | None = None, *, plot: bool = False) -> Figure:
+    """Return a drawn figure in 256 colours of its own: a fifth of the bytes, so notebooks stay small.
+
+    ``figure`` is its id, "fd-05", or, where a figure has several parts, "fd-05-curves"; ``plot`` says
+    that it is drawn of lines. Raises ValueError for an id that could not be a file's name.
+    """
+    if figure is not None and not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", figure):
+        raise ValueError(f"A figure's id is like fd-05 or fd-05-curves; {figure!r} is not.")
+    drawn = io.BytesIO()
     canvas.savefig(drawn, format="png")
-    text.add_itxt("Description", alt)
     picture = Image.open(drawn).convert("RGB").quantize(256, kmeans=3, dither=Image.Dither.NONE)
+    folder = os.environ.get("FUSEDREAM_FIGURES")
+    if figure and folder:
+        record = _record(figure, alt)
+        _write(Path(folder) / f"{figure}.png", _png(picture, alt, record))
+        if plot:
+            _write(Path(folder) / f"{figure}.svg", _svg(canvas, alt, record))
+    return Figure(_png(picture, alt), alt)
+
+
+def _record(figure: str, alt: str) -> str:
+    """Return what made a figure as JSON."""
+    run = json.loads(os.environ.get("FUSEDREAM_RECORD") or "{}")
+    return json.dumps({"figure": figure, "alt": alt, **run, "format": FORMAT}, ensure_ascii=False)
+
+
+def _png(picture: Image.Image, alt: str, record: str | None = None) -> bytes:
+    small, text = io.BytesIO(), PngInfo()
+    text.add_itxt("Description", alt)
+    if record:
+        text.add_itxt(CHUNK, record)
     picture.save(small, "PNG", optimize=True, pnginfo=text)
-    return Figure(small.getvalue(), alt)
+    return small.getvalue()
+
+
+def _svg(canvas: Canvas, alt: str, record: str) -> bytes:
+    drawn = io.BytesIO()
+    canvas.savefig(drawn, format="svg", metadata={"Date": None, "Description": alt, "Source": record})
+    return drawn.getvalue()
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name, then rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_bytes(data)
+    part.replace(path)

@@ -1,16 +1,20 @@
 """Pictures for a notebook: grids, filmstrips and curves, each with an alternative text.
 
 Every function returns a Figure, which a notebook shows as a PNG on white. A figure drawn in the sticker
-world says so in its corner: pass ``world=models.world``.
+world says so in its corner: pass ``world=models.world``. A figure of the papers has an id: pass
+``figure="fd-02"``, and ``fusedream-nb reproduce`` finds it.
 """
 
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import torch
 from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
 from torch import Tensor
 
 from fusedream_nb.method.optimise import Step
@@ -21,6 +25,9 @@ from .figure import STYLE, Figure, blank, finish
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 2)))
 TILE = 1.5  # inches a picture
+LETTERS = 27  # as many as fit along a picture
+LINE = 0.14  # inches a line of text
+FEW = 12  # curves of so few points show each of them
 
 
 @rc_context(STYLE)
@@ -29,51 +36,94 @@ def grid(
     titles: Sequence[str] = (),
     *,
     alt: str,
+    rows: Sequence[str] = (),
     columns: int | None = None,
+    figure: str | None = None,
     world: str | None = None,
 ) -> Figure:
     """Show images [n, 3, h, w] in [-1, 1] (or a list of such batches) in rows of ``columns``.
 
-    Raises ValueError for a blank ``alt``, for no images and for more titles than images.
+    ``titles`` stand above the images, ``rows`` left of the rows; long ones are wrapped.
+    Raises ValueError for a blank ``alt``, for no images, and for more titles or rows than there are.
     """
     batch = images if isinstance(images, Tensor) else torch.cat([part.cpu() for part in images])
     pixels = ((batch.detach().float().cpu().clamp(-1, 1) + 1) / 2).permute(0, 2, 3, 1).numpy()
     if len(pixels) == 0 or len(titles) > len(pixels):
         raise ValueError(f"A grid wants an image for each title: {len(pixels)} images, {len(titles)} titles.")
     columns = columns or min(len(pixels), 6)
-    rows = math.ceil(len(pixels) / columns)
-    lines = max((title.count("\n") + 1 for title in titles), default=0)
-    title, foot = 0.05 + 0.14 * lines, 0.14 * bool(world)
-    width, height = columns * TILE, rows * (TILE + title) + foot
+    count = math.ceil(len(pixels) / columns)
+    if len(rows) > count:
+        raise ValueError(f"A grid wants a row for each name: {count} rows, {len(rows)} names.")
+    above, beside = _wrapped(titles), _wrapped(rows)
+    canvas, axes = _tiles(columns, count, _lines(above), _lines(beside), alt, world)
+    smooth = "lanczos" if batch.shape[-1] < 200 else "antialiased"
+    for ax, image in zip(axes, pixels, strict=False):
+        ax.imshow(image, interpolation=smooth)
+    for ax, title in zip(axes, above, strict=False):
+        ax.set_title(title, fontsize=8, pad=3)
+    for ax, name in zip(axes[::columns], beside, strict=False):
+        ax.text(-0.03, 0.5, name, rotation=90, ha="right", va="center", transform=ax.transAxes)
+    return finish(canvas, alt, figure)
+
+
+def _tiles(
+    columns: int, rows: int, above: int, beside: int, alt: str, world: str | None
+) -> tuple[Canvas, list[Axes]]:
+    """Return an empty sheet of square axes, with room for lines of text above and beside each."""
+    title, margin, foot = 0.05 + LINE * above, (0.05 + LINE * beside) * bool(beside), LINE * bool(world)
+    width, height = margin + columns * TILE, rows * (TILE + title) + foot
     canvas = blank(width, height, alt, world)
-    space = {"left": 0.0, "right": 1.0, "top": 1 - title / height, "bottom": foot / height}
-    axes = canvas.subplots(rows, columns, squeeze=False).flatten()
+    axes = list(canvas.subplots(rows, columns, squeeze=False).flatten())
+    space = {"left": margin / width, "right": 1.0, "top": 1 - title / height, "bottom": foot / height}
     canvas.subplots_adjust(**space, wspace=0.04, hspace=title / TILE)
-    for place, ax in enumerate(axes):
+    for ax in axes:
         ax.set_axis_off()
-        if place < len(pixels):
-            smooth = "lanczos" if batch.shape[-1] < 200 else "antialiased"
-            ax.imshow(pixels[place], interpolation=smooth)
-        if place < len(titles):
-            ax.set_title(titles[place], fontsize=8, pad=3)
-    return finish(canvas, alt)
+    return canvas, axes
 
 
-def filmstrip(steps: Sequence[Step], *, alt: str, frames: int = 6, world: str | None = None) -> Figure:
+def _wrapped(texts: Sequence[str]) -> list[str]:
+    return ["\n".join(textwrap.fill(line, LETTERS) for line in text.split("\n")) for text in texts]
+
+
+def _lines(texts: Sequence[str]) -> int:
+    return max((text.count("\n") + 1 for text in texts), default=0)
+
+
+def filmstrip(
+    steps: Sequence[Step] | Mapping[str, Sequence[Step]],
+    *,
+    alt: str,
+    frames: int = 6,
+    figure: str | None = None,
+    world: str | None = None,
+) -> Figure:
     """Show evenly spaced steps of a run side by side with their scores; one row for each image.
 
-    Raises ValueError for a blank ``alt`` and for no steps.
+    Several runs, by name, stand one below the other, each named at its first row.
+    Raises ValueError for a blank ``alt``, for no steps, and for runs of different numbers of images.
     """
-    if not steps:
+    runs = steps if isinstance(steps, Mapping) else {"": steps}
+    if not runs or not all(runs.values()):
         raise ValueError("A filmstrip wants at least one step; this list is empty.")
-    places = torch.linspace(0, len(steps) - 1, min(frames, len(steps))).round().long()
-    chosen = [steps[place] for place in places.tolist()]
+    if len({run[0].image.shape for run in runs.values()}) > 1:
+        raise ValueError("The runs of one filmstrip want equally many images of one size each.")
+    frames = min(frames, *map(len, runs.values()))
+    strips = [_frames(run, frames) for run in runs.values()]
+    images, titles = torch.cat([strip for strip, _ in strips]), [title for _, row in strips for title in row]
+    each = len(images) // frames // len(runs)  # rows of one run
+    rows = [name if i == 0 else "" for name in runs for i in range(each)] if any(runs) else ()
+    return grid(images, titles, alt=alt, rows=rows, columns=frames, figure=figure, world=world)
+
+
+def _frames(steps: Sequence[Step], frames: int) -> tuple[Tensor, list[str]]:
+    """Return the images of evenly spaced steps [n * frames, 3, h, w], a row an image, and their titles."""
+    places = torch.linspace(0, len(steps) - 1, frames).round().long().tolist()
+    chosen = [steps[place] for place in places]
     names = [f"step {step.index}" if step.index else "start" for step in chosen]
     scores = torch.stack([step.score.cpu() for step in chosen], 1)  # [n, frames]
     pairs = [pair for row in scores.tolist() for pair in zip(names, row, strict=True)]
-    titles = [f"{name}\n{value:.2f}" for name, value in pairs]
     images = torch.stack([step.image.cpu() for step in chosen], 1)  # [n, frames, 3, h, w]
-    return grid(images.flatten(0, 1), titles, alt=alt, columns=len(chosen), world=world)
+    return images.flatten(0, 1), [f"{name}\n{value:.2f}" for name, value in pairs]
 
 
 @rc_context(STYLE)
@@ -81,27 +131,47 @@ def curves(
     series: Mapping[str, Sequence[float] | Tensor],
     *,
     alt: str,
+    x: Sequence[float] | None = None,
     xlabel: str = "step",
     ylabel: str = "AugCLIP",
+    log: bool = False,
+    figure: str | None = None,
     world: str | None = None,
 ) -> Figure:
     """Draw named curves [steps]; curves [seeds, steps] as their mean with a band of one deviation.
 
-    Raises ValueError for a blank ``alt`` and for no curves.
+    ``x`` [steps] is 0, 1, … unless given, on a logarithmic axis with ``log``.
+    Raises ValueError for a blank ``alt``, for no curves, for an ``x`` of another length, and for a
+    logarithmic axis that is to show zero.
     """
     if not series:
         raise ValueError("A plot of curves wants at least one; this mapping is empty.")
+    if log and (x is None or min(x) <= 0):
+        raise ValueError("A logarithmic axis wants x, all of it above zero.")
     canvas = blank(5.2, 2.8, alt, world)
     canvas.set_layout_engine("constrained")
     ax = canvas.subplots()
     for i, (name, values) in enumerate(series.items()):
-        runs = torch.atleast_2d(torch.as_tensor(values).detach().float().cpu())
-        mean, colour = runs.mean(0), PALETTE[i % len(PALETTE)]
-        ax.plot(mean, color=colour, linestyle=DASHES[i % len(DASHES)], linewidth=1.6, label=name)
-        if len(runs) > 1:
-            low, high = mean - runs.std(0), mean + runs.std(0)
-            ax.fill_between(range(len(mean)), low, high, color=colour, alpha=0.18, linewidth=0)
+        _curve(ax, i, name, torch.atleast_2d(torch.as_tensor(values).detach().float().cpu()), x)
     ax.set(xlabel=xlabel, ylabel=ylabel)
+    if log:
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter("{x:,g}")  # Matplotlib's own wants the mathematics that STYLE forbids
+        ax.xaxis.set_minor_formatter("")
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False)
-    return finish(canvas, alt)
+    return finish(canvas, alt, figure, plot=True)
+
+
+def _curve(ax: Axes, place: int, name: str, runs: Tensor, x: Sequence[float] | None) -> None:
+    """Draw the mean of runs [n, steps] and, of several, the band of one sample deviation about it."""
+    mean, colour = runs.mean(0), PALETTE[place % len(PALETTE)]
+    at = range(len(mean)) if x is None else x
+    if len(at) != len(mean):
+        raise ValueError(f"The curve {name!r} has {len(mean)} points, x has {len(at)}.")
+    marker = "o" if len(mean) <= FEW else ""
+    dash = DASHES[place % len(DASHES)]
+    ax.plot(at, mean, color=colour, linestyle=dash, linewidth=1.6, marker=marker, markersize=3, label=name)
+    if len(runs) > 1:
+        spread = runs.std(0)
+        ax.fill_between(at, mean - spread, mean + spread, color=colour, alpha=0.18, linewidth=0)

@@ -123,13 +123,20 @@ def _surroundings(models: Models) -> dict[str, Any]:
 
 
 def _hashes(models: Models) -> dict[str, str]:
-    """Return the SHA-256 of the generator's and the climbed encoder's files as they are on the disk."""
+    return hashes(models.name, models.clip.name)
+
+
+def hashes(model: str, *others: str) -> dict[str, str]:
+    """Return the SHA-256 of the files, as they are on the disk, of a model and of others by name.
+
+    Names that are not in the catalogue are passed over; the model may be a folder.
+    """
     from fusedream_nb.models.weights import catalogue, sha256
 
-    rows = [row for row in catalogue() if row.name in (models.name, models.clip.name)]
+    rows = [row for row in catalogue() if row.name in (model, *others)]
     files = {f"{row.name}/{file.name}": row.folder / file.name for row in rows for file in row.files}
-    if models.name not in [row.name for row in rows]:
-        files |= {path.name: path for path in sorted(Path(models.name).glob("*.*"))}
+    if model not in [row.name for row in rows]:
+        files |= {path.name: path for path in sorted(Path(model).glob("*.*"))}
     return {name: sha256(path) for name, path in files.items()}
 
 
@@ -199,11 +206,23 @@ def _to_json(record: Record) -> str:
 
 
 def read_record(path: str | Path) -> Record:
-    """Return the record in a PNG.
+    """Return the record in a picture's PNG.
 
-    Raises OSError where the file cannot be read, and ValueError where it is not a whole PNG, holds no
-    record, or one that this version does not understand.
+    Raises OSError where the file cannot be read, and ValueError where it is not a whole PNG, is a
+    notebook's figure, holds no record, or one that this version does not understand.
     """
+    values = read_values(path)
+    if "figure" in values:
+        again = f"fusedream-nb reproduce {values['figure']}"
+        raise ValueError(f"{path} is a figure of many pictures; to draw it again: {again}")
+    try:
+        return Record(**values)
+    except TypeError as error:
+        raise _unreadable(path, error) from error
+
+
+def read_values(path: str | Path) -> dict[str, Any]:
+    """Return what stands in the record of a PNG, a picture's or a figure's; raises as read_record."""
     _, text = png.decode(path)
     if text is None:
         raise ValueError(f"{path} holds no record: fusedream-nb did not write it, or it was edited since.")
@@ -211,9 +230,13 @@ def read_record(path: str | Path) -> Record:
         values = json.loads(text)
         if values["format"] > FORMAT:
             raise ValueError(f"its format {values['format']} is newer than this program; upgrade it")
-        return Record(**values)
+        return dict(values)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"The record in {path} cannot be read ({error}).") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str | Path, error: Exception) -> ValueError:
+    return ValueError(f"The record in {path} cannot be read ({error}).")
 
 
 def replay(path: str | Path, *, device: str | None = None) -> tuple[Tensor, int]:

@@ -68,6 +68,11 @@ def test_scalar_weights_start_at_the_mean_and_combine_linearly(n: int, k: int, s
     torch.testing.assert_close(latent.combine().y, expected)
 
 
+def test_latents_may_be_grids(rng: torch.Generator) -> None:
+    grids = Latent(torch.randn(2, 3, 4, 5, 5, generator=rng))
+    torch.testing.assert_close(OverParameterised.start(grids).combine().z, grids.z.mean(1))
+
+
 def test_coordinate_weights_are_convex_and_each_runs_own(rng: torch.Generator) -> None:
     basis = Latent(torch.randn(2, 5, 8, generator=rng), torch.randn(2, 5, 8, generator=rng))
     rngs = [torch.Generator().manual_seed(s) for s in (1, 2)]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import statistics
+import subprocess
+import sys
 
 import pytest
 import torch
 
-from fusedream_nb.notebook.claims import claim, claims, numbers_line
+from fusedream_nb.notebook.claims import claim, claims, numbers_line, read_claims, share
 
 
 def test_the_line_is_stable_whatever_the_numbers(capsys):
@@ -70,3 +72,42 @@ def test_numbers_over_seeds_show_mean_and_sample_deviation():
     mean, sd = statistics.fmean(lifts), statistics.stdev(lifts)
     assert line == f"lift clip {mean:.3g} ± {sd:.2g} (n = 3) · seeds 3"
     assert numbers_line(one=[0.5], none=[]) == "one 0.5 · none none"
+
+
+def test_what_is_not_finite_is_said_and_read_back(tmp_path, monkeypatch):
+    monkeypatch.setenv("FUSEDREAM_CLAIMS", str(tmp_path / "claims.jsonl"))
+    claim("fd-05", "a", False, loss=[1.0, math.inf], one=math.nan)
+    [told] = read_claims(tmp_path / "claims.jsonl")
+    assert numbers_line(**told.numbers) == "loss not finite (n = 2) · one nan"
+
+
+def test_of_a_claim_told_twice_the_last_verdict_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "claims.jsonl"
+    assert read_claims(path) == []
+    monkeypatch.setenv("FUSEDREAM_CLAIMS", str(path))
+    for figure, holds in (("fd-05", False), ("fd-06", True), ("fd-05", True)):
+        claim(figure, "the same", holds, x=[1, 2])
+    assert [(told.figure, told.holds) for told in read_claims(path)] == [("fd-05", True), ("fd-06", True)]
+    assert read_claims(path)[0].numbers == {"x": [1.0, 2.0]}
+
+
+@pytest.mark.parametrize("hits", [0, 14, 20])
+def test_a_share_has_wilsons_interval(hits):
+    n, z = 20, statistics.NormalDist().inv_cdf(0.975)
+    middle, p = (hits + z * z / 2) / (n + z * z), hits / n
+    half = z / (n + z * z) * math.sqrt(n * p * (1 - p) + z * z / 4)
+    low, high = max(0.0, middle - half), min(1.0, middle + half)
+    expected = f"{hits} of 20 ({p:.0%}, {100 * low:.0f}–{high:.0%})"
+    assert share([True] * hits + [False] * (n - hits)) == expected
+    assert share(torch.arange(n) < hits) == expected
+
+
+def test_a_share_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="at least one"):
+        share([])
+
+
+def test_the_report_reads_claims_without_torch():
+    code = "import sys; from fusedream_nb.reproduce import report, runner; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import itertools
+import json
+import re
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -123,3 +126,86 @@ def test_curves_over_seeds_show_a_band():
     runs = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
     many = pixels(show.curves({"a": runs}, alt="band"))
     assert (many < 250).sum() > 2 * (one < 250).sum()
+
+
+def test_long_titles_are_wrapped_and_rows_have_names():
+    images = torch.zeros(4, 3, 8, 8)
+    short = pixels(show.grid(images, ["a", "b"], alt="x", columns=2))
+    wrapped = pixels(show.grid(images, ["a photo of a blue dog on a snowy hill", "b"], alt="x", columns=2))
+    named = pixels(show.grid(images, ["a", "b"], alt="x", columns=2, rows=["by CLIP", "by AugCLIP"]))
+    assert wrapped.shape[0] - short.shape[0] == pytest.approx(2 * show.LINE * 110, abs=2)
+    assert wrapped.shape[1] == short.shape[1]
+    margin = named.shape[1] - short.shape[1]
+    assert named.shape[0] == short.shape[0]
+    for half in np.array_split(named[:, :margin], 2):
+        assert (half < 100).any()  # letters
+    with pytest.raises(ValueError, match="2 rows, 3 names"):
+        show.grid(images, alt="x", columns=2, rows=["a", "b", "c"])
+
+
+def test_runs_of_different_lengths_share_a_filmstrip():
+    runs = {"by CLIP": list(steps(1)), "by AugCLIP": list(steps(1, total=4))}
+    shown = pixels(show.filmstrip(runs, frames=4, alt="two runs"))
+    alone = pixels(show.filmstrip(runs["by CLIP"], frames=4, alt="one run"))
+    assert shown.shape[0] == pytest.approx(2 * alone.shape[0], abs=2)
+    assert shown.shape[1] > alone.shape[1]
+    last = shown.shape[1] - int(show.TILE * 55)
+    assert shown[shown.shape[0] // 4, last, 0] == pytest.approx(255, abs=3)
+    assert shown[shown.shape[0] * 3 // 4, last, 0] == pytest.approx(255 * 0.7, abs=3)
+    with pytest.raises(ValueError, match="equally many"):
+        show.filmstrip({"a": list(steps(1)), "b": list(steps(2))}, alt="x")
+    with pytest.raises(ValueError, match="empty"):
+        show.filmstrip({"a": list(steps(1)), "b": []}, alt="x")
+
+
+def test_a_sweep_has_its_own_axis(tmp_path, monkeypatch):
+    monkeypatch.setenv("FUSEDREAM_FIGURES", str(tmp_path))
+    sizes = [1, 100, 10_000]
+    show.curves({"k = 5": torch.rand(4, 3)}, x=sizes, log=True, alt="a sweep", figure="fd-04")
+    labels = re.findall("<!-- (.*?) -->", (tmp_path / "fd-04.svg").read_text("utf-8"))
+    assert {"1", "100", "10,000"} <= set(labels)
+    assert not [label for label in labels if "$" in label]
+    with pytest.raises(ValueError, match="above zero"):
+        show.curves({"k = 5": [1.0, 2.0]}, log=True, alt="a sweep")
+    with pytest.raises(ValueError, match="'k = 5' has 2 points, x has 3"):
+        show.curves({"k = 5": [1.0, 2.0]}, x=sizes, alt="a sweep")
+
+
+@pytest.mark.parametrize("name", ["", "fd/02", "../fd-02", "FD-02", "fd-02.png", "fd_02"])
+def test_an_id_that_is_no_file_name_is_refused(name):
+    with pytest.raises(ValueError, match="like fd-05"):
+        show.curves({"a": [1.0]}, alt="x", figure=name)
+
+
+def test_figures_with_an_id_are_kept_with_their_record(tmp_path, monkeypatch):
+    monkeypatch.setenv("FUSEDREAM_FIGURES", str(tmp_path / "kept"))
+    monkeypatch.setenv("FUSEDREAM_RECORD", json.dumps({"budget": "quick", "seed": 3}))
+    alt, line = "a line & <b>", {"a": [0.0, 1.0]}
+    plot = show.curves(line, alt=alt, figure="fd-05-curves", world="sticker world")
+    picture = show.grid(torch.zeros(1, 3, 8, 8), alt="grey", figure="fd-05")
+    show.grid(torch.zeros(1, 3, 8, 8), alt="grey")
+    kept = tmp_path / "kept"
+    assert sorted(path.name for path in kept.iterdir()) == [
+        "fd-05-curves.png",
+        "fd-05-curves.svg",
+        "fd-05.png",
+    ]
+    with Image.open(kept / "fd-05-curves.png") as image:
+        assert json.loads(image.text["fusedream"]) == {
+            "figure": "fd-05-curves", "alt": alt, "budget": "quick", "seed": 3, "format": 1,
+        }  # fmt: skip
+        assert image.text["Description"] == alt
+        assert (np.asarray(image.convert("RGB")) == pixels(plot)).all()
+    assert "fusedream" not in Image.open(io.BytesIO(picture.png)).text
+    drawing = (kept / "fd-05-curves.svg").read_text("utf-8")
+    assert alt in [element.text for element in ElementTree.fromstring(drawing).iter()]
+    assert "<!-- sticker world -->" in drawing
+    show.curves(line, alt=alt, figure="fd-05-curves", world="sticker world")
+    assert (kept / "fd-05-curves.svg").read_text("utf-8") == drawing
+
+
+def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
+    monkeypatch.delenv("FUSEDREAM_FIGURES", raising=False)
+    monkeypatch.chdir(tmp_path)
+    show.grid(torch.zeros(1, 3, 8, 8), alt="grey", figure="fd-05")
+    assert not list(tmp_path.iterdir())

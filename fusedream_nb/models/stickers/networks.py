@@ -53,11 +53,25 @@ GENERATOR_CONFIG = {  # fields of pytorch_pretrained_biggan.BigGANConfig
         (True, 8, 4),
         (False, 4, 4),
         (True, 4, 2),
+        (False, 2, 2),
         (True, 2, 1),
+        (False, 1, 1),
     ],
     "attention_layer_position": -1,
     "eps": 1e-4,
     "n_stats": 51,
+}
+VQGAN_CONFIG = {  # arguments of diffusers' VQModel: a cell of its grid is 4 pixels wide
+    "block_out_channels": (32, 64, 96),
+    "down_block_types": ("DownEncoderBlock2D",) * 3,
+    "up_block_types": ("UpDecoderBlock2D",) * 3,
+    "layers_per_block": 1,
+    "latent_channels": 16,
+    "vq_embed_dim": 16,
+    "num_vq_embeddings": 512,
+    "norm_num_groups": 8,
+    "sample_size": SIZE,
+    "mid_block_add_attention": False,  # attention would tie the weights to the canvas that they saw
 }
 
 
@@ -77,7 +91,8 @@ def trainable_generator() -> BigGAN:
 
     The last convolution of each block has no spectral norm, and starts the larger the later it comes:
     what is passed on grows from block to block, and with as few channels as ours the late blocks'
-    detail would drown in it.
+    detail would drown in it. Of the blocks at 32 and 64 pixels, every other channel starts
+    with kernels of zero mean, which see edges and not areas.
     """
     model = BigGAN(BigGANConfig.from_dict(GENERATOR_CONFIG))
     for module in model.modules():
@@ -88,8 +103,11 @@ def trainable_generator() -> BigGAN:
                 nn.init.zeros_(module.bias)
     for i, block in enumerate(model.generator.layers):
         block.conv_3 = nn.Conv2d(block.conv_3.in_channels, block.conv_3.out_channels, 1)
+        late = i >= len(model.generator.layers) - 4
         with torch.no_grad():
-            block.conv_3.weight *= 1 + 0.5 * i
+            block.conv_3.weight *= (1 + 0.5 * i) * (3 if late else 1)
+            for kernels in (block.conv_1.weight_orig, block.conv_2.weight_orig) if late else ():
+                kernels[::2] -= kernels[::2].mean((2, 3), keepdim=True)
     nn.init.normal_(model.embeddings.weight)
     # The package computes as many channels as the last block has and keeps three; so do we, later.
     width = GENERATOR_CONFIG["channel_width"]
@@ -140,6 +158,17 @@ class Discriminator(nn.Module):
                 h = h + F.leaky_relu(self.mix[i - 1](h), 0.2)
         h = h.sum((2, 3)) / 4
         return self.head(h)[:, 0] + (h * self.classes(label)).sum(1)
+
+
+class PatchDiscriminator(nn.Sequential):
+    """Judges patches of 22 pixels: pictures [n, 3, h, w] in [-1, 1] → logits [n, 1, h / 4 - 1, w / 4 - 1]."""
+
+    def __init__(self, width: int = 32) -> None:
+        def layer(a: int, b: int, stride: int) -> nn.Module:
+            return spectral_norm(nn.Conv2d(a, b, 4, stride=stride, padding=1))
+
+        act = nn.LeakyReLU(0.2)
+        super().__init__(layer(3, width, 2), act, layer(width, 2 * width, 2), act, layer(2 * width, 1, 1))
 
 
 NOUN_WEIGHT = 5.0  # nouns are the hard part, and a caption's colours and place say most without them

@@ -15,12 +15,16 @@ from safetensors.torch import save_file
 
 from fusedream_nb.models.weights import STICKERS, sha256
 
-from .networks import CLIP_CONFIGS, GENERATOR_CONFIG
+from .networks import CLIP_CONFIGS, GENERATOR_CONFIG, VQGAN_CONFIG
 from .nouns import NOUNS
+from .train_vqgan import LAWS
 
 
 def pack(runs: Path, target: Path = STICKERS) -> None:
-    """Turn the ``weights.pt`` of each finished run into the folder of shipped weights."""
+    """Turn the ``weights.pt`` of each finished run into the folder of shipped weights.
+
+    The VQGANs may be missing; what was shipped of them before then stays.
+    """
     for name in ("clip", "judge"):
         config = {
             "model_cfg": CLIP_CONFIGS[name],
@@ -31,6 +35,9 @@ def pack(runs: Path, target: Path = STICKERS) -> None:
     config = {**GENERATOR_CONFIG, "class_names": NOUNS}
     _write(runs / "generator", target / "generator" / "model.safetensors", config, "config.json")
     _write(runs / "trunk", target / "lpips" / "model.safetensors")
+    config = {"_class_name": "VQModel", **VQGAN_CONFIG}
+    for name in (name for name in LAWS if (runs / name / "weights.pt").exists()):
+        _write(runs / name, target / name / "diffusion_pytorch_model.safetensors", config, "config.json")
     files = sorted(path for path in target.rglob("*") if path.suffix in (".safetensors", ".json"))
     manifest = {
         path.relative_to(target).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}

@@ -18,11 +18,13 @@ from torch import Tensor
 from fusedream_nb.models import Models, load
 from fusedream_nb.models.encoders import Clip
 from fusedream_nb.models.generators import BigGANDeep
+from fusedream_nb.models.vqgan import VQGAN, nearest
 from fusedream_nb.models.weights import entry
 
 from . import nouns as world
 from .captions import article, caption
 from .scenes import ENCODER_FORBIDDEN, Scenes, sample_scenes, scenes_from_latent
+from .train_vqgan import LAWS
 from .world import render
 
 _BACKGROUND_PHRASES = [phrases[0] for phrases in world.BACKGROUNDS.values()]
@@ -187,6 +189,30 @@ def perceptual_card(models: Models, n: int, seed: int) -> dict[str, float]:
     return {"order of distortions": _share(torch.cat(right))}
 
 
+@torch.no_grad()
+def vqgan_card(generator: VQGAN, name: str, n: int, seed: int) -> dict[str, float]:
+    """Return a VQGAN's mean PSNR on n pictures of its world, in dB, and the share of codes that they use."""
+    image = render(LAWS[name](n, torch.Generator().manual_seed(seed)))
+    latents = [generator.encode(part) for part in image.split(50)]
+    again = torch.cat([generator.decode(latent) for latent in latents])
+    used = torch.cat([nearest(latent.z, generator.codes).flatten() for latent in latents]).unique()
+    return {
+        "PSNR of reconstructions": float(psnr(again, image).mean()),
+        "codebook in use": 100 * len(used) / len(generator.codes),
+    }
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """Return the peak signal-to-noise ratios [n] in dB of pictures [n, 3, h, w] in [-1, 1]."""
+    return -10 * ((a - b) / 2).square().mean((1, 2, 3)).log10()
+
+
+def shipped_vqgans() -> dict[str, VQGAN]:
+    """Return the sticker world's VQGANs whose weights are there, by name."""
+    folder = entry("stickers").require()
+    return {name: VQGAN.from_folder(folder / name) for name in LAWS if (folder / name).is_dir()}
+
+
 BARS: dict[str, float] = {
     "clip: noun": 98,
     "clip: colour": 97,
@@ -207,17 +233,23 @@ BARS: dict[str, float] = {
     "generator: recall": 0.4,
     "generator: diversity": 0.8,
     "lpips: order of distortions": 95,
+    "vqgan: PSNR of reconstructions": 24,
+    "vqgan: codebook in use": 60,
+    "vqgan-painted: PSNR of reconstructions": 24,
+    "vqgan-painted: codebook in use": 60,
 }
 
 
 def report(models: Models, seed: int, n: int = 5000) -> dict[str, float]:
-    """Measure everything on about n fresh pictures each."""
+    """Measure everything that is there on about n fresh pictures each."""
     cards = {
         "clip": encoder_card(models.clip, n // 2, seed),
         "judge": encoder_card(models.judge, n // 2, seed + 1),
         "generator": generator_card(models, n, seed + 2),
         "lpips": perceptual_card(models, n // 10, seed + 3),
     }
+    for name, generator in shipped_vqgans().items():
+        cards[name] = vqgan_card(generator, name, n // 10, seed + 4)
     return {f"{name}: {what}": value for name, card in cards.items() for what, value in card.items()}
 
 

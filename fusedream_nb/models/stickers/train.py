@@ -1,6 +1,7 @@
 """Train an embedded model: ``python -m fusedream_nb.models.stickers.train NAME``.
 
-Names: clip, judge, trunk, generator (which wants the trunk's weights in the folder beside its own).
+Names: clip, judge, trunk; generator, vqgan and vqgan-painted, which want the trunk's weights in the folder
+beside their own.
 A run that was stopped goes on from its checkpoint when the same command is given again.
 """
 
@@ -13,9 +14,17 @@ import torch
 
 from . import train_encoders
 from .train_generator import train_generator
+from .train_vqgan import LAWS, train_vqgan
 
 # Minutes on two CPU cores, and scenes drawn ahead (12 kB each).
-DEFAULTS = {"clip": (50, 40_000), "judge": (40, 40_000), "trunk": (12, 15_000), "generator": (110, 30_000)}
+DEFAULTS = {
+    "clip": (50, 40_000),
+    "judge": (40, 40_000),
+    "trunk": (12, 15_000),
+    "generator": (110, 30_000),
+    "vqgan": (60, 20_000),
+    "vqgan-painted": (60, 20_000),
+}
 
 
 def main() -> None:
@@ -40,6 +49,8 @@ def main() -> None:
     folder = given.out / given.name
     if given.name == "generator":
         weights = train_generator(folder, minutes, given.device, pool)
+    elif given.name in LAWS:
+        weights = train_vqgan(given.name, folder, minutes, given.device, pool)
     elif given.name == "trunk":
         weights = train_encoders.train_trunk(given.name, folder, minutes, given.device, pool)
     else:

@@ -29,9 +29,9 @@ from .world import render
 
 SEED = 404
 # Shares of the time: first at 16 pixels, then at 32, then whole; what is coarse is learnt where it is cheap.
-GROWTH = ((0.08, 16), (0.2, 32), (1.0, SIZE))
-PERCEIVED = 0.35  # share of the time before the perceptual distance joins
-TAUGHT = 0.7  # share of the time before the discriminator joins
+GROWTH = ((0.08, 16), (0.5, 32), (1.0, SIZE))
+PERCEIVED = 0.55  # share of the time before the perceptual distance joins
+TAUGHT = 0.8  # share of the time before the discriminator joins
 ADVERSARIAL = 0.6  # the discriminator's pull at the pictures, as a share of that of what is taught
 
 

@@ -1,0 +1,168 @@
+"""VQGAN (Esser, Rombach, Ommer, 2021) as a generator: the latent is a grid of codes."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .files import autocast, load_strictly, read_tensors
+from .generators import Latent
+
+CELLS = 16  # a side of the grid that both papers' VQGANs, and ours, were trained at
+WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+
+
+def straight_through(value: Tensor, x: Tensor) -> Tensor:
+    """Return a value, to the bit, with the gradient of x."""
+    return value.detach() + (x - x.detach())
+
+
+def nearest(z: Tensor, codes: Tensor) -> Tensor:
+    """Return which of the codes [m, dim] lies nearest, [n, h, w], to each vector of z [n, dim, h, w]."""
+    vectors = z.movedim(1, -1)
+    far = torch.addmm(codes.square().sum(1), vectors.flatten(0, 2), codes.T, alpha=-2)
+    return far.argmin(1).view(vectors.shape[:3])
+
+
+def look_up(index: Tensor, codes: Tensor) -> Tensor:
+    """Return the grid [n, dim, h, w] of the codes [m, dim] at indices [n, h, w], differentiably in them."""
+    return F.embedding(index, codes).movedim(-1, 1)
+
+
+def is_vqgan(folder: Path) -> bool:
+    """Whether a folder holds a VQGAN: a taming checkpoint, or diffusers' own format."""
+    config = folder / "config.json"
+    if not config.exists():
+        return any(folder.glob("*.ckpt"))
+    return json.loads(config.read_text()).get("_class_name") == "VQModel"
+
+
+class VQGAN:
+    """A VQGAN through ``diffusers``' VQModel; its latents z [n, dim, h, w] are grids without classes.
+
+    A cell of the grid is :attr:`factor` pixels wide. ``canvas`` is the (height, width) in pixels of what
+    is sampled (default: 16 × 16 cells); any latent is decoded, whatever its grid.
+    Raises ValueError for a canvas that is not a whole number of cells.
+    """
+
+    def __init__(self, model: nn.Module, *, canvas: tuple[int, int] | None = None) -> None:
+        self.model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.factor: int = 2 ** (len(model.config.block_out_channels) - 1)
+        self.class_names: tuple[str, ...] = ()
+        self.dtype = torch.float32
+        self._stretch(canvas or (CELLS * self.factor, CELLS * self.factor))
+
+    @classmethod
+    def from_folder(cls, folder: Path, *, canvas: tuple[int, int] | None = None) -> Self:
+        """Load a folder in diffusers' own format, or one with a taming checkpoint; every key must match.
+
+        Raises FileNotFoundError for a missing file and ValueError for missing or surplus keys.
+        """
+        if not (folder / "config.json").exists():
+            from .taming import load_taming
+
+            return cls(load_taming(folder), canvas=canvas)
+        from diffusers import VQModel
+
+        model = VQModel.from_config(json.loads((folder / "config.json").read_text()))
+        load_strictly(model, read_tensors(folder, WEIGHTS), folder)
+        return cls(model, canvas=canvas)
+
+    def on(self, canvas: tuple[int, int]) -> Self:
+        """Return the same network, not a copy of it, that samples another canvas (height, width)."""
+        other = copy.copy(self)
+        other._stretch(canvas)
+        return other
+
+    def _stretch(self, canvas: tuple[int, int]) -> None:
+        self._whole(canvas, "canvas")
+        self.canvas, self.size = canvas, max(canvas)
+
+    def _whole(self, sides: tuple[int, ...], what: str) -> None:
+        if not all(side > 0 and side % self.factor == 0 for side in sides):
+            shown = " × ".join(str(side) for side in sides)
+            raise ValueError(f"A {what} of this VQGAN has sides that {self.factor} divides, not {shown}.")
+
+    def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Self:
+        """Move the generator to a device, and choose what its convolutions compute in."""
+        self.dtype = dtype
+        self.model = self.model.to(device)
+        return self
+
+    @property
+    def codes(self) -> Tensor:
+        """The codebook [m, dim]."""
+        return self.model.quantize.embedding.weight
+
+    def sample(
+        self, n: int, rng: torch.Generator, *, image: Tensor | None = None, fresh: float = 0.0
+    ) -> Latent:
+        """Draw z [n, dim, h, w] of random codes, all as likely, on the canvas.
+
+        With an image [1 or n, 3, h, w] in [-1, 1] they are its own codes, of which a share ``fresh`` is
+        random. Raises ValueError for a share out of [0, 1] and for images of another number or size.
+        """
+        if not 0 <= fresh <= 1:
+            raise ValueError(f"The share of fresh codes must lie in [0, 1], not {fresh}.")
+        if image is None:
+            h, w = (side // self.factor for side in self.canvas)
+            return Latent(look_up(self._random((n, h, w), rng), self.codes))
+        if len(image) not in (1, n):
+            raise ValueError(f"{n} samples begin at one image or at {n}, not at {len(image)}.")
+        kept = self._indices(image).expand(n, -1, -1)
+        drawn = self._random(kept.shape, rng)
+        anew = torch.rand(kept.shape, generator=rng, device=rng.device) < fresh
+        return Latent(look_up(torch.where(anew.to(kept.device), drawn, kept), self.codes))
+
+    def _random(self, shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
+        index = torch.randint(len(self.codes), shape, generator=rng, device=rng.device)
+        return index.to(self.codes.device)
+
+    def encode(self, image: Tensor) -> Latent:
+        """Return the codes of images [n, 3, h, w] in [-1, 1], to start from; carries no gradient.
+
+        Raises ValueError for images that are not a whole number of cells high and wide.
+        """
+        return Latent(look_up(self._indices(image), self.codes))
+
+    @torch.no_grad()
+    def _indices(self, image: Tensor) -> Tensor:
+        self._whole(tuple(image.shape[-2:]), "start image")
+        image = image.to(self.codes).contiguous(memory_format=torch.channels_last)
+        with autocast(image, self.dtype):
+            z = self.model.quant_conv(self.model.encoder(image))
+        return nearest(z.float(), self.codes)
+
+    def quantise(self, z: Tensor) -> Tensor:
+        """Return the nearest codes of z [n, dim, h, w], with the gradient of z."""
+        return straight_through(look_up(nearest(z, self.codes), self.codes), z)
+
+    def decode(self, latent: Latent) -> Tensor:
+        """Return the pictures [n, 3, h · factor, w · factor] in [-1, 1] of latents z [n, dim, h, w].
+
+        Gradients pass straight through the quantisation and through the clamp to [-1, 1], so a colour
+        that has left the range finds back, whether the picture climbs or descends.
+        Raises ValueError for a latent of another shape, and for one with classes.
+        """
+        z = latent.z
+        if z.ndim != 4 or z.shape[1] != self.codes.shape[1]:
+            wanted = f"[n, {self.codes.shape[1]}, h, w]"
+            raise ValueError(f"This VQGAN wants latents z {wanted}, not {list(z.shape)}.")
+        if latent.y is not None:
+            raise ValueError("A VQGAN has no classes; this latent has a y.")
+        codes = self.quantise(z).contiguous(memory_format=torch.channels_last)
+        with autocast(z, self.dtype):
+            image = self.model.decoder(self.model.post_quant_conv(codes))
+        image = image.float()
+        return straight_through(image.clamp(-1, 1), image)
+
+    def project(self, latent: Latent) -> Latent:
+        """Clamp each channel of z […, dim, h, w] to the codebook's range."""
+        low, high = (bound[:, None, None] for bound in torch.aminmax(self.codes, dim=0))
+        return Latent(latent.z.clamp(low, high), latent.y)
