@@ -125,7 +125,11 @@ def random_copy(model: BigGAN, config: dict[str, object]) -> BigGAN:
 def test_measured_statistics_make_the_class_draw_what_training_drew(rng: torch.Generator) -> None:
     """With the batch's own statistics in the table, evaluation equals the training forward."""
     torch.manual_seed(0)
-    trained = trainable_generator().eval()
+    trained = trainable_generator()
+    z, y = draw_latents(2, 1.0, rng)
+    for _ in range(10):  # steps of the spectral norms' power iterations
+        trained.generator(torch.cat([z, trained.embeddings.weight.T[y]], 1), 1.0)
+    trained.eval()
     model = BigGAN(BigGANConfig.from_dict(GENERATOR_CONFIG)).eval()
     model.load_state_dict(with_statistics(trained, "cpu", samples=8, grid=[50]), strict=True)
     z, y = draw_latents(8, 1.0, torch.Generator().manual_seed(SEED + 1))
@@ -207,9 +211,9 @@ def test_equal_latents_for_all_layers_are_one_latent(config: dict[str, object], 
     torch.testing.assert_close(generator.decode(rows), generator.decode(latent), atol=1e-5, rtol=0)
 
 
-def test_each_layers_latent_reaches_its_own_layer(models: Models, rng: torch.Generator) -> None:
+def test_each_layers_latent_reaches_its_own_layer(rng: torch.Generator) -> None:
     """A layer's condition moves what that layer and those after it give, and nothing before."""
-    generator = models.generator
+    generator = BigGANDeep(random_biggan(GENERATOR_CONFIG, rng))
     latent = generator.sample(generator.layers, rng).map(lambda t: t[None].clone().requires_grad_())
     seen: list[torch.Tensor] = []
     blocks = [layer for layer in generator.network.layers if hasattr(layer, "bn_0")]
@@ -221,6 +225,20 @@ def test_each_layers_latent_reaches_its_own_layer(models: Models, rng: torch.Gen
         gradients = torch.autograd.grad(output.square().sum(), latent.tensors(), retain_graph=True)
         reached = [bool(g[0].abs().sum(-1)[i] > 0) for g in gradients for i in range(generator.layers)]
         assert reached == 2 * [i <= place + 1 for i in range(generator.layers)]
+
+
+@torch.no_grad()
+def test_no_block_of_the_stickers_generator_is_dead(models: Models, rng: torch.Generator) -> None:
+    """Every block adds what differs from picture to picture: its last ReLU lets something through."""
+    passed: list[Tensor] = []
+    norms = [block.bn_3 for block in models.generator.network.layers if hasattr(block, "bn_3")]
+    hooks = [norm.register_forward_hook(lambda *args: passed.append(args[2] > 0)) for norm in norms]
+    models.generator.decode(models.generator.sample(32, rng))
+    for hook in hooks:
+        hook.remove()
+    assert len(passed) == models.generator.layers - 1
+    alive = [gate.flatten(1).any(1).float().mean().item() for gate in passed]
+    assert min(alive) > 0.9
 
 
 def test_another_number_of_latents_than_layers_is_refused(models: Models, rng: torch.Generator) -> None:

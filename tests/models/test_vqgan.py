@@ -205,7 +205,7 @@ def test_the_start_the_loop_and_transport_take_grids(
     score = CLIPScore(models.clip, "a photo of a red car")
     best, values = fd.top_k(small, score, 6, 2, rng, batch=3)
     assert best.z.shape == (2, 16, 8, 8) and values[0] >= values[1]
-    steps = list(fd.climb(small, score, Plain(best), rng, steps=6, lr=0.05))
+    steps = list(fd.climb(small, score, Plain(best), rng, steps=15, lr=0.05))
     assert (steps[-1].best_score > steps[0].best_score).all()
     assert torch.equal(small.project(steps[-1].latent).z, steps[-1].latent.z)
     assert interpolate(best[:1], best[1:], [0.0, 0.5, 1.0]).z.shape == (3, 16, 8, 8)

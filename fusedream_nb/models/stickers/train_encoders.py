@@ -36,7 +36,7 @@ class Pool:
     def __init__(self, n: int, rng: torch.Generator) -> None:
         self.rng = rng
         self.scenes = sample_scenes(n, rng)
-        self.pictures = torch.cat([_bytes(self.scenes[i : i + 1024]) for i in range(0, n, 1024)])
+        self.pictures = torch.cat([as_bytes(self.scenes[i : i + 1024]) for i in range(0, n, 1024)])
         self._next = 0
 
     def renew(self, n: int) -> None:
@@ -46,7 +46,7 @@ class Pool:
         fresh = sample_scenes(n, self.rng)
         for field in fields(Scenes):
             getattr(self.scenes, field.name)[rows] = getattr(fresh, field.name)
-        self.pictures[rows] = _bytes(fresh)
+        self.pictures[rows] = as_bytes(fresh)
 
     def pick(self, n: int, one_place: bool) -> tuple[Scenes, Tensor]:
         """Pick n scenes, of one background if so asked: then only what stands before it tells them apart."""
@@ -59,7 +59,8 @@ class Pool:
         return self.scenes[rows], self.pictures[rows].float() / 127.5 - 1
 
 
-def _bytes(scenes: Scenes) -> Tensor:
+def as_bytes(scenes: Scenes) -> Tensor:
+    """Draw scenes as pictures [n, 3, 64, 64] of uint8."""
     return ((render(scenes, SIZE) + 1) * 127.5).round().byte()
 
 
@@ -75,7 +76,7 @@ def _targets(scenes: Scenes) -> dict[str, Tensor]:
     }
 
 
-def _perturb(image: Tensor, rng: torch.Generator) -> Tensor:
+def perturb(image: Tensor, rng: torch.Generator) -> Tensor:
     """Shift by a few pixels, change the light and cut a small hole: what any photo may suffer."""
     n = len(image)
     shift = torch.randint(-4, 5, (2,), generator=rng)
@@ -88,6 +89,15 @@ def _perturb(image: Tensor, rng: torch.Generator) -> Tensor:
         (axis.view(1, -1, 1) - centre[:, 1]).abs() < half
     )
     return (image + light.to(image)) * (~hole)[:, None].to(image)
+
+
+def _soften(image: Tensor, rng: torch.Generator) -> Tensor:
+    """Take the fine detail from a third of the pictures: what a generator draws is soft at first."""
+    soft = torch.rand(len(image), generator=rng) < 1 / 3
+    side = int(torch.randint(SIZE // 4, SIZE, (), generator=rng))
+    small = F.interpolate(image, (side, side), mode="bilinear", antialias=True)
+    blurred = F.interpolate(small, image.shape[-2:], mode="bilinear")
+    return torch.where(soft.view(-1, 1, 1, 1).to(image.device), blurred, image)
 
 
 def _neighbours(words: random.Random, coloured: bool) -> list[str]:
@@ -145,7 +155,7 @@ def train_clip(
         captions = [caption(chosen, i, words) for i in range(batch)]
         captions += _neighbours(words, coloured=run.step % 4 < 2)
         tokens = tokenizer(captions).to(device)
-        image = _perturb(image.to(device), rng).contiguous(memory_format=torch.channels_last)
+        image = _soften(perturb(image.to(device), rng), rng).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             image_features, text_features, scale = model(image, tokens)[:3]
             cosines = scale * image_features.float() @ text_features.float().T
@@ -194,7 +204,7 @@ def train_trunk(
     going = True
     while going:
         chosen, image = data.pick(batch, one_place=False)
-        image = lpips_input(_perturb(image.to(device), rng))
+        image = lpips_input(perturb(image.to(device), rng))
         loss = heads(model(image), {k: v.to(device) for k, v in _targets(chosen).items()})
         for group in optimiser.param_groups:
             group["lr"] = run.rate(1e-3)

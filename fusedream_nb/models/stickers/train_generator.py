@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import lpips
@@ -20,10 +21,17 @@ import torchvision
 from pytorch_pretrained_biggan.model import BigGAN, BigGANBatchNorm
 from torch import Tensor, nn
 
-from .networks import GENERATOR_CONFIG, SIZE, Discriminator, as_the_package_has_it, trainable_generator
+from .adversarial import balance, opposed
+from .networks import (
+    GENERATOR_CONFIG,
+    SIZE,
+    BatchStatistics,
+    Discriminator,
+    as_the_package_has_it,
+    trainable_generator,
+)
 from .nouns import NOUNS
 from .scenes import LATENT_DIM, scenes_from_latent
-from .train_encoders import _perturb
 from .training import Run, ema_update
 from .world import render
 
@@ -32,6 +40,7 @@ SEED = 404
 GROWTH = ((0.08, 16), (0.5, 32), (1.0, SIZE))
 PERCEIVED = 0.55  # share of the time before the perceptual distance joins
 TAUGHT = 0.8  # share of the time before the discriminator joins
+WATCH = 4  # every so many steps the batch norms' excess counts, and so many times
 ADVERSARIAL = 0.6  # the discriminator's pull at the pictures, as a share of that of what is taught
 
 
@@ -79,9 +88,10 @@ def taught_loss(fake: Tensor, real: Tensor) -> Tensor:
     return loss
 
 
-def _balance(taught: Tensor, adversarial: Tensor) -> Tensor:
-    """Return the weight at which two gradients by the pictures pull equally (VQGAN, Eq. 7)."""
-    return (taught.norm() / (adversarial.norm() + 1e-8)).clamp(max=1e4)
+def _seen(judge: nn.Module, y: Tensor, image: Tensor) -> Tensor:
+    """Return the discriminator's logits for pictures whose classes are y, or y again and again."""
+    logits: Tensor = judge(image, y.repeat(len(image) // len(y)))
+    return logits
 
 
 class GrowingHeads(nn.Module):
@@ -134,6 +144,7 @@ def train_generator(
     model = trainable_generator().to(device, memory_format=torch.channels_last)
     average = copy.deepcopy(model).requires_grad_(False)
     judge = Discriminator().to(device, memory_format=torch.channels_last)
+    norms = [m for m in model.modules() if isinstance(m, BatchStatistics)]
     growing = GrowingHeads(model).to(device)
     model_steps = torch.optim.Adam([*model.parameters(), *growing.parameters()], betas=(0.5, 0.98))
     judge_steps = torch.optim.Adam(judge.parameters(), lr=4e-4, betas=(0.5, 0.98))
@@ -157,8 +168,11 @@ def train_generator(
             group["lr"] = run.rate(2e-3)
         side = next(size for share, size in GROWTH if run.share <= share)
         real = F.avg_pool2d(real, SIZE // side)
+        for norm in norms:
+            norm.watched = run.step % WATCH == 0
         fake = growing(model, z, y, side)
         loss = taught = taught_loss(fake, real)
+        excess = [WATCH * norm.excess for norm in norms if norm.excess is not None]
         numbers = {"taught": taught.item()}
         trunk = folder.parent / "trunk" / "weights.pt"
         if distance is None and run.share > PERCEIVED and trunk.exists():
@@ -167,20 +181,15 @@ def train_generator(
             perceived = distance(fake, real).mean()
             loss = loss + 0.5 * perceived
             numbers["perceived"] = perceived.item()
+        pull = torch.autograd.grad(loss, fake)[0]
+        if run.share >= TAUGHT:
+            seen = partial(_seen, judge, y)
+            push, numbers["hinge"] = opposed(seen, judge_steps, real, fake, rng)
+            weight = ADVERSARIAL * min(1.0, (run.share - TAUGHT) / 0.05) * balance(pull, push)
+            pull = pull + weight * push
+            numbers["weight"] = weight.item()
         model_steps.zero_grad(set_to_none=True)
-        if run.share < TAUGHT:
-            loss.backward()
-        else:
-            logits = judge(_perturb(torch.cat([real, fake.detach()]), rng), torch.cat([y, y]))
-            hinge = F.relu(1 - logits[:batch]).mean() + F.relu(1 + logits[batch:]).mean()
-            judge_steps.zero_grad(set_to_none=True)
-            hinge.backward()
-            judge_steps.step()
-            pull = torch.autograd.grad(loss, fake)[0]
-            push = torch.autograd.grad(-judge(_perturb(fake, rng), y).mean(), fake)[0]
-            weight = ADVERSARIAL * min(1.0, (run.share - TAUGHT) / 0.05) * _balance(pull, push)
-            fake.backward(pull + weight * push)
-            numbers |= {"hinge": hinge.item(), "weight": weight.item()}
+        torch.autograd.backward([*excess, fake], [*[None] * len(excess), pull])
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         model_steps.step()
         ema_update(average, model, min(0.998, (run.step + 1) / (run.step + 20)))

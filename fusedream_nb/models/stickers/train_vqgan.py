@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from fusedream_nb.models.vqgan import VQGAN, look_up, nearest, straight_through
 
 from . import nouns as world
+from .adversarial import balance, opposed
 from .networks import VQGAN_CONFIG, PatchDiscriminator
 from .scenes import Scenes, sample_scenes
-from .train_encoders import _bytes, _perturb
-from .train_generator import _balance, trunk_distance
+from .train_encoders import as_bytes
+from .train_generator import trunk_distance
 from .training import Run, ema_update
 
 SEEDS = {"vqgan": 505, "vqgan-painted": 606}
@@ -55,7 +56,7 @@ class _Pictures:
         self.bytes = torch.cat([self._draw(min(1024, n - i)) for i in range(0, n, 1024)])
 
     def _draw(self, n: int) -> Tensor:
-        return _bytes(self.law(n, self.rng))
+        return as_bytes(self.law(n, self.rng))
 
     def renew(self, n: int) -> None:
         """Put n fresh pictures in the place of the oldest ones."""
@@ -100,18 +101,6 @@ class Ages(nn.Module):
 def codebook_loss(z: Tensor, codes: Tensor) -> Tensor:
     """Return ‖sg z - q‖² + β ‖z - sg q‖², means over grids z and their codes q, both [n, dim, h, w]."""
     return F.mse_loss(codes, z.detach()) + COMMITMENT * F.mse_loss(z, codes.detach())
-
-
-def _opposed(
-    judge: nn.Module, steps: torch.optim.Optimizer, real: Tensor, fake: Tensor, rng: torch.Generator
-) -> tuple[Tensor, float]:
-    """Take a step of the discriminator; return its push [n, 3, h, w] at the fakes, and its hinge loss."""
-    true, false = judge(_perturb(torch.cat([real, fake.detach()]), rng)).chunk(2)
-    hinge = F.relu(1 - true).mean() + F.relu(1 + false).mean()
-    steps.zero_grad(set_to_none=True)
-    hinge.backward()
-    steps.step()
-    return torch.autograd.grad(-judge(_perturb(fake, rng)).mean(), fake)[0], hinge.item()
 
 
 def train_vqgan(
@@ -170,8 +159,8 @@ def train_vqgan(
             numbers["perceived"] = perceived.item()
         pull = torch.autograd.grad(seen, fake)[0]
         if run.share >= JOINED:
-            push, numbers["hinge"] = _opposed(judge, judge_steps, real, fake, rng)
-            pull = pull + ADVERSARIAL * min(1.0, (run.share - JOINED) / 0.05) * _balance(pull, push) * push
+            push, numbers["hinge"] = opposed(judge, judge_steps, real, fake, rng)
+            pull = pull + ADVERSARIAL * min(1.0, (run.share - JOINED) / 0.05) * balance(pull, push) * push
         model_steps.zero_grad(set_to_none=True)
         torch.autograd.backward([inner, fake], [None, pull])
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)

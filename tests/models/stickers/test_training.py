@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from fusedream_nb.models.stickers.networks import BatchStatistics, trainable_generator
 from fusedream_nb.models.stickers.train_generator import taught_loss, train_generator
 from fusedream_nb.models.stickers.training import Run, ema_update
 
@@ -58,6 +59,24 @@ def test_the_taught_loss_is_zero_only_for_the_picture_itself() -> None:
     assert taught_loss(real, real) == 0
     # A constant offset counts once at each of four scales; it has no edges.
     torch.testing.assert_close(taught_loss(real + 0.1, real), torch.tensor(0.4))
+
+
+def test_what_exceeds_the_bound_is_the_spikes_and_its_gradient_takes_them_down() -> None:
+    """A batch norm of Gaussian features exceeds nothing; one pixel that outshines 4,095 is told off."""
+    block = trainable_generator().generator.layers[0]
+    norm = next(m for m in block.modules() if isinstance(m, BatchStatistics) and m.conditional)
+    condition = torch.zeros(4, norm.scale.in_features)
+    x = torch.randn(4, norm.scale.out_features, 32, 32, generator=torch.Generator().manual_seed(0))
+    norm(x.requires_grad_(), 1.0, condition)
+    assert norm.excess == 0
+    spiked = x.detach().clone()
+    spiked[0, 0, 0, 0] = 100.0
+    norm(spiked.requires_grad_(), 1.0, condition)
+    (slope,) = torch.autograd.grad(norm.excess, spiked)
+    flat = spiked.detach()[:, 0]
+    normal = (100 - flat.mean()) / (flat.var(correction=0) + norm.eps).sqrt()
+    torch.testing.assert_close(norm.excess, (normal - norm.BOUND) ** 2 / x.numel(), rtol=1e-3, atol=0)
+    assert slope[0, 0, 0, 0] == slope.max() > 0 and (slope[:, 1:] == 0).all()
 
 
 def test_the_generator_trains_through_all_its_phases(tmp_path: Path) -> None:
