@@ -65,6 +65,7 @@ def test_what_exceeds_the_bound_is_the_spikes_and_its_gradient_takes_them_down()
     """A batch norm of Gaussian features exceeds nothing; one pixel that outshines 4,095 is told off."""
     block = trainable_generator().generator.layers[0]
     norm = next(m for m in block.modules() if isinstance(m, BatchStatistics) and m.conditional)
+    norm.watched = True
     condition = torch.zeros(4, norm.scale.in_features)
     x = torch.randn(4, norm.scale.out_features, 32, 32, generator=torch.Generator().manual_seed(0))
     norm(x.requires_grad_(), 1.0, condition)
@@ -72,6 +73,7 @@ def test_what_exceeds_the_bound_is_the_spikes_and_its_gradient_takes_them_down()
     spiked = x.detach().clone()
     spiked[0, 0, 0, 0] = 100.0
     norm(spiked.requires_grad_(), 1.0, condition)
+    assert norm.excess is not None
     (slope,) = torch.autograd.grad(norm.excess, spiked)
     flat = spiked.detach()[:, 0]
     normal = (100 - flat.mean()) / (flat.var(correction=0) + norm.eps).sqrt()
