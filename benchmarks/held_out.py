@@ -72,7 +72,7 @@ def main() -> None:
     began = time.monotonic()
     basis = starts(models, prompts, sizes, given.seed)
     with torch.no_grad():
-        luck = models.generator.decode(basis[:, 0])
+        luck = models.generator.decode(basis.map(lambda t: t[:, 0]))
     made = []
     for first in range(0, len(prompts), TOGETHER):
         done = folder / f"{first:02}-{min(first + TOGETHER, len(prompts)):02}.pt"

@@ -11,6 +11,7 @@ from pathlib import Path
 STICKERS = Path(__file__).parent / "stickers" / "weights"
 _S3 = "https://s3.amazonaws.com/models.huggingface.co/biggan/"
 _HUB = "https://huggingface.co/"
+_REAL_ESRGAN = "https://github.com/xinntao/Real-ESRGAN/releases/download/v0.1.0/RealESRGAN_x4plus.pth"
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,20 @@ def catalogue() -> list[Entry]:
                 ),
             ),
             store / "lpips-squeeze",
+        ),
+        Entry(
+            "realesrgan-x4plus",
+            "upscaler",
+            "BSD-3-Clause",
+            (
+                File(
+                    "RealESRGAN_x4plus.pth",
+                    67_040_989,
+                    "4fa0d38905f75ac06eb49a7951b426670021be3018265fd191d2125df9d682f1",
+                    (_REAL_ESRGAN,),
+                ),
+            ),
+            store / "realesrgan-x4plus",
         ),
     ]
 

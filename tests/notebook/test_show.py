@@ -12,6 +12,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 
 from fusedream_nb.method.optimise import Step
@@ -209,3 +211,10 @@ def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     show.grid(torch.zeros(1, 3, 8, 8), alt="grey", figure="fd-05")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_line_of_a_title_fits_above_its_picture():
+    canvas = FigureCanvasAgg(Figure())
+    for title in ("a photo of a green elephant", "a painting of a flaming dog"):
+        line = canvas.figure.text(0, 0, title[: show.LETTERS], fontsize=8)
+        assert line.get_window_extent(canvas.get_renderer()).width / canvas.figure.dpi < show.TILE

@@ -18,12 +18,14 @@ from torch import Tensor
 from fusedream_nb.models import Models, load
 from fusedream_nb.models.encoders import Clip
 from fusedream_nb.models.generators import BigGANDeep
+from fusedream_nb.models.upscaler import Upscaler, bicubic
 from fusedream_nb.models.vqgan import VQGAN, nearest
 from fusedream_nb.models.weights import entry
 
 from . import nouns as world
 from .captions import article, caption
 from .scenes import ENCODER_FORBIDDEN, Scenes, sample_scenes, scenes_from_latent
+from .train_upscaler import sharp_scenes, two_sizes
 from .train_vqgan import LAWS
 from .world import render
 
@@ -202,6 +204,23 @@ def vqgan_card(generator: VQGAN, name: str, n: int, seed: int) -> dict[str, floa
     }
 
 
+@torch.no_grad()
+def upscaler_card(upscaler: Upscaler, models: Models, n: int, seed: int) -> dict[str, float]:
+    """Return by how much the upscaler beats bicubic enlargement on n fresh renderings: PSNR and LPIPS."""
+    small, large = two_sizes(sharp_scenes(n, torch.Generator().manual_seed(seed)))
+    gained, ours, theirs = [], [], []
+    for x, y in zip(small.split(10), large.split(10), strict=True):
+        drawn, plain = upscaler(x), bicubic(x).clamp(-1, 1)
+        gained.append(psnr(drawn, y) - psnr(plain, y))
+        ours.append(models.perceptual(drawn, y))
+        theirs.append(models.perceptual(plain, y))
+    saved = 1 - torch.cat(ours).mean() / torch.cat(theirs).mean()
+    return {
+        "PSNR above bicubic's": float(torch.cat(gained).mean()),
+        "LPIPS below bicubic's": 100 * float(saved),
+    }
+
+
 def psnr(a: Tensor, b: Tensor) -> Tensor:
     """Return the peak signal-to-noise ratios [n] in dB of pictures [n, 3, h, w] in [-1, 1]."""
     return -10 * ((a - b) / 2).square().mean((1, 2, 3)).log10()
@@ -211,6 +230,12 @@ def shipped_vqgans() -> dict[str, VQGAN]:
     """Return the sticker world's VQGANs whose weights are there, by name."""
     folder = entry("stickers").require()
     return {name: VQGAN.from_folder(folder / name) for name in LAWS if (folder / name).is_dir()}
+
+
+def shipped_upscaler() -> Upscaler | None:
+    """Return the sticker world's upscaler where its weights are there."""
+    folder = entry("stickers").require() / "upscaler"
+    return Upscaler.from_folder(folder) if folder.is_dir() else None
 
 
 BARS: dict[str, float] = {
@@ -237,6 +262,8 @@ BARS: dict[str, float] = {
     "vqgan: codebook in use": 60,
     "vqgan-painted: PSNR of reconstructions": 24,
     "vqgan-painted: codebook in use": 60,
+    "upscaler: PSNR above bicubic's": 1,
+    "upscaler: LPIPS below bicubic's": 20,
 }
 
 
@@ -250,6 +277,8 @@ def report(models: Models, seed: int, n: int = 5000) -> dict[str, float]:
     }
     for name, generator in shipped_vqgans().items():
         cards[name] = vqgan_card(generator, name, n // 10, seed + 4)
+    if upscaler := shipped_upscaler():
+        cards["upscaler"] = upscaler_card(upscaler, models, max(1, n // 50), seed + 5)
     return {f"{name}: {what}": value for name, card in cards.items() for what, value in card.items()}
 
 

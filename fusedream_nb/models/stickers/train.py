@@ -1,7 +1,7 @@
 """Train an embedded model: ``python -m fusedream_nb.models.stickers.train NAME``.
 
-Names: clip, judge, trunk; generator, vqgan and vqgan-painted, which want the trunk's weights in the folder
-beside their own.
+Names: clip, judge, trunk, upscaler; generator, vqgan and vqgan-painted, which want the trunk's weights in the
+folder beside their own.
 A run that was stopped goes on from its checkpoint when the same command is given again.
 """
 
@@ -14,9 +14,10 @@ import torch
 
 from . import train_encoders
 from .train_generator import train_generator
+from .train_upscaler import train_upscaler
 from .train_vqgan import LAWS, train_vqgan
 
-# Minutes on two CPU cores, and scenes drawn ahead (12 kB each).
+# Minutes on two CPU cores (the upscaler: on one), and scenes drawn ahead (12 kB each).
 DEFAULTS = {
     "clip": (50, 40_000),
     "judge": (40, 40_000),
@@ -24,6 +25,7 @@ DEFAULTS = {
     "generator": (110, 30_000),
     "vqgan": (60, 20_000),
     "vqgan-painted": (60, 20_000),
+    "upscaler": (12, 400),
 }
 
 
@@ -39,11 +41,12 @@ def main() -> None:
     given = parser.parse_args()
     minutes = given.minutes or DEFAULTS[given.name][0]
     pool = given.pool or DEFAULTS[given.name][1]
+    each = 12288 * (17 if given.name == "upscaler" else 1)  # bytes a scene: it keeps them at 256 pixels too
     if given.threads:
         torch.set_num_threads(given.threads)
     print(
         f"{given.name}: {minutes:g} minutes on {given.device}, {torch.get_num_threads()} threads; "
-        f"about {0.8 + pool * 12288 / 2**30:.1f} GB of memory; checkpoints in {given.out / given.name}",
+        f"about {0.8 + pool * each / 2**30:.1f} GB of memory; checkpoints in {given.out / given.name}",
         flush=True,
     )
     folder = given.out / given.name
@@ -51,6 +54,8 @@ def main() -> None:
         weights = train_generator(folder, minutes, given.device, pool)
     elif given.name in LAWS:
         weights = train_vqgan(given.name, folder, minutes, given.device, pool)
+    elif given.name == "upscaler":
+        weights = train_upscaler(folder, minutes, given.device, pool)
     elif given.name == "trunk":
         weights = train_encoders.train_trunk(given.name, folder, minutes, given.device, pool)
     else:

@@ -1,0 +1,142 @@
+"""Four times the pixels: a small network of ours for the stickers, Real-ESRGAN for real pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .files import load_strictly, read_tensors
+from .weights import entry
+
+if TYPE_CHECKING:
+    from . import Models
+
+FACTOR = 4
+REAL_ESRGAN = "realesrgan-x4plus"
+
+
+def bicubic(image: Tensor) -> Tensor:
+    """Enlarge images [n, 3, h, w] to [n, 3, 4h, 4w] by bicubic interpolation, which may overshoot [-1, 1]."""
+    return F.interpolate(image, scale_factor=FACTOR, mode="bicubic", align_corners=False)
+
+
+class _Residual(nn.Module):
+    """x + f(x), two convolutions without a norm (EDSR, Lim et al., 2017)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        first, second = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+        self.change = nn.Sequential(first, nn.ReLU(inplace=True), second)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.change(x)
+
+
+class ResidualCNN(nn.Module):
+    """Draws what bicubic enlargement lacks: residual blocks at the picture's own size, then a pixel shuffle.
+
+    The blocks are EDSR's (Lim et al., 2017), the shuffle is ESPCN's (Shi et al., 2016). The last
+    convolution starts at zero, so a fresh network *is* bicubic enlargement.
+    """
+
+    def __init__(self, width: int = 32, blocks: int = 4) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, width, 3, padding=1)
+        self.blocks = nn.Sequential(*(_Residual(width) for _ in range(blocks)))
+        self.last = nn.Conv2d(width, 3 * FACTOR**2, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Enlarge images [n, 3, h, w] to [n, 3, 4h, 4w]."""
+        x = self.first(image)
+        return bicubic(image) + F.pixel_shuffle(self.last(x + self.blocks(x)), FACTOR)
+
+
+class Upscaler:
+    """The sticker world's own enlargement: images [n, 3, h, w] in [-1, 1] → [n, 3, 4h, 4w]."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Self:
+        """Load a network from its configuration and weights; every key must match.
+
+        Raises FileNotFoundError for a missing file and ValueError for missing or surplus keys.
+        """
+        path = folder / "config.json"
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{folder} holds no upscaler; put config.json and model.safetensors there."
+            )
+        network = ResidualCNN(**json.loads(path.read_text()))
+        load_strictly(network, read_tensors(folder, ("model.safetensors",)), folder)
+        return cls(network)
+
+    def to(self, device: torch.device) -> Self:
+        """Move the network to a device."""
+        self.network = self.network.to(device)
+        return self
+
+    @torch.no_grad()
+    def __call__(self, image: Tensor) -> Tensor:
+        """Return the enlarged images; no gradient is kept."""
+        return self.network(image.contiguous(memory_format=torch.channels_last)).clamp(-1, 1)
+
+
+class RealESRGAN:
+    """Real-ESRGAN (Wang et al., 2021) through ``spandrel``, a picture at a time."""
+
+    def __init__(self, network: Callable[[Tensor], Tensor]) -> None:
+        self.network = network
+
+    @classmethod
+    def from_file(cls, path: Path, device: torch.device) -> Self:
+        """Load a checkpoint that spandrel knows.
+
+        Raises ImportError saying what to install, and ValueError for a network of another factor.
+        """
+        network = _spandrel().ModelLoader(device=device).load_from_file(path)
+        if network.scale != FACTOR:
+            raise ValueError(
+                f"{path} enlarges {network.scale} times; wanted is a network for {FACTOR} times."
+            )
+        return cls(network.eval())
+
+    @torch.no_grad()
+    def __call__(self, image: Tensor) -> Tensor:
+        """Return the enlarged images [n, 3, 4h, 4w] in [-1, 1]; no gradient is kept."""
+        unit = (image.clamp(-1, 1) + 1) / 2
+        return torch.cat([self.network(one) for one in unit.split(1)]).float().clamp(0, 1) * 2 - 1
+
+
+def _spandrel() -> Any:  # noqa: ANN401  an optional module
+    try:
+        return import_module("spandrel")
+    except ImportError as error:
+        target = entry(REAL_ESRGAN).folder
+        raise ImportError(
+            "Real-ESRGAN is loaded by spandrel, which is not installed: python -m pip install spandrel, "
+            f"and put RealESRGAN_x4plus.pth into {target}."
+        ) from error
+
+
+def load_upscaler(models: Models) -> Upscaler | RealESRGAN:
+    """Return what enlarges the pictures of a world four times, on its models' device.
+
+    Stickers: a network that comes with the package. Else Real-ESRGAN, for which spandrel must be
+    installed and its weights be in their place: ImportError and FileNotFoundError say what to do.
+    """
+    if models.world:
+        return Upscaler.from_folder(entry("stickers").require() / "upscaler").to(models.device)
+    _spandrel()
+    folder = entry(REAL_ESRGAN).require()
+    return RealESRGAN.from_file(folder / "RealESRGAN_x4plus.pth", models.device)
