@@ -25,7 +25,7 @@ from .figure import STYLE, Figure, blank, finish
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 2)))
 TILE = 1.5  # inches a picture
-LETTERS = 26  # as many as fit along a picture
+LETTERS = 24  # as many as fit along a picture
 LINE = 0.14  # inches a line of text
 FEW = 12  # curves of so few points show each of them
 

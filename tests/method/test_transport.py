@@ -105,8 +105,9 @@ def test_one_seed_gives_the_same_bits(models: Models) -> None:
 
 
 def test_a_batch_of_seeds_is_each_alone(models: Models) -> None:
-    *_, together = transport(PROMPTS, models, seed=[1, 2], loss="mean", **SMALL)
-    *_, alone = transport(PROMPTS, models, seed=2, loss="mean", **SMALL)
+    # At a low rate: rounding is what differs, and steep climbs on sharp pictures make much of it.
+    *_, together = transport(PROMPTS, models, seed=[1, 2], loss="mean", lr=0.005, **SMALL)
+    *_, alone = transport(PROMPTS, models, seed=2, loss="mean", lr=0.005, **SMALL)
     torch.testing.assert_close(together.image[1:], alone.image, atol=2e-3, rtol=0)
     torch.testing.assert_close(together.costs[1:], alone.costs, atol=2e-3, rtol=0)
 
