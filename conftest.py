@@ -11,7 +11,17 @@ os.environ["FUSEDREAM_BUDGET"] = "quick"
 os.environ["FUSEDREAM_DEVICE"] = "cpu"
 os.environ.pop("FUSEDREAM_MODEL", None)
 os.environ.pop("FUSEDREAM_CLAIMS", None)
+os.environ["OMP_NUM_THREADS"] = "1"  # one thread a process: the same bits however many cores there are
 os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # debugpy's advice in every kernel's log
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Say how many processes share the tests: one a core, of which four are enough; 2.5 GB each."""
+    import psutil
+
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, min(4, cores, int(psutil.virtual_memory().available / 2.5e9)))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

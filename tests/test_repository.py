@@ -183,9 +183,10 @@ def test_a_notebook_keeps_the_recipes_measure(path):
 @each_notebook
 def test_claims_are_compared_and_have_a_verdict(path):
     told = [cell for cell in cells(path, "code") if "fd.claim(" in source(cell)]
-    assert told
-    for cell in told:
-        assert "nbval-check-output" in cell["metadata"].get("tags", [])
+    tags = [set(cell["metadata"].get("tags", [])) for cell in told]
+    assert {"nbval-check-output"} in tags
+    for cell, tagged in zip(told, tags, strict=True):
+        assert tagged in ({"nbval-check-output"}, {"close-call"})  # within its error: told, not compared
         text = "".join("".join(output.get("text", "")) for output in cell["outputs"])
         assert text.count(" · holds\n") + text.count(" · differs\n") == source(cell).count("fd.claim(")
 
