@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure as Canvas
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -71,7 +72,7 @@ def finish(canvas: Canvas, alt: str, figure: str | None = None, *, plot: bool = 
         raise ValueError(f"A figure's id is like fd-05 or fd-05-curves; {figure!r} is not.")
     drawn = io.BytesIO()
     canvas.savefig(drawn, format="png")
-    picture = Image.open(drawn).convert("RGB").quantize(256, kmeans=3, dither=Image.Dither.NONE)
+    picture = _few_colours(Image.open(drawn).convert("RGB"), plot)
     folder = os.environ.get("FUSEDREAM_FIGURES")
     if figure and folder:
         record = _record(figure, alt)
@@ -79,6 +80,19 @@ def finish(canvas: Canvas, alt: str, figure: str | None = None, *, plot: bool = 
         if plot:
             _write(Path(folder) / f"{figure}.svg", _svg(canvas, alt, record))
     return Figure(_png(picture, alt), alt)
+
+
+def _few_colours(picture: Image.Image, plot: bool) -> Image.Image:
+    """Return a picture in 256 colours; unless it is a plot, a twelfth of the pixels chooses them.
+
+    On a grid of photographs that takes half a second instead of fifteen, and looks the same.
+    """
+    if plot:
+        return picture.quantize(256, kmeans=3, dither=Image.Dither.NONE)
+    pixels = np.asarray(picture).reshape(1, -1, 3)
+    some = np.random.default_rng(0).integers(pixels.shape[1], size=max(10_000, pixels.shape[1] // 12))
+    palette = Image.fromarray(pixels[:, some]).quantize(256, kmeans=3)
+    return picture.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
 def _record(figure: str, alt: str) -> str:
