@@ -38,12 +38,14 @@ def grid(
     alt: str,
     rows: Sequence[str] = (),
     columns: int | None = None,
+    tile: float = TILE,
     figure: str | None = None,
     world: str | None = None,
 ) -> Figure:
     """Show images [n, 3, h, w] in [-1, 1] (or a list of such batches) in rows of ``columns``.
 
-    ``titles`` stand above the images, ``rows`` left of the rows; long ones are wrapped.
+    ``titles`` stand above the images, ``rows`` left of the rows; long ones are wrapped. An image is
+    ``tile`` inches wide: smaller ones keep a large gallery's file small.
     Raises ValueError for a blank ``alt``, for no images, and for more titles or rows than there are.
     """
     batch = images if isinstance(images, Tensor) else torch.cat([part.cpu() for part in images])
@@ -54,8 +56,9 @@ def grid(
     count = math.ceil(len(pixels) / columns)
     if len(rows) > count:
         raise ValueError(f"A grid wants a row for each name: {count} rows, {len(rows)} names.")
-    above, beside = _wrapped(titles), _wrapped(rows)
-    canvas, axes = _tiles(columns, count, _lines(above), _lines(beside), alt, world)
+    letters = max(1, round(LETTERS * tile / TILE))
+    above, beside = _wrapped(titles, letters), _wrapped(rows, letters)
+    canvas, axes = _tiles(columns, count, _lines(above), _lines(beside), tile, alt, world)
     smooth = "lanczos" if batch.shape[-1] < 200 else "antialiased"
     for ax, image in zip(axes, pixels, strict=False):
         ax.imshow(image, interpolation=smooth)
@@ -67,22 +70,22 @@ def grid(
 
 
 def _tiles(
-    columns: int, rows: int, above: int, beside: int, alt: str, world: str | None
+    columns: int, rows: int, above: int, beside: int, tile: float, alt: str, world: str | None
 ) -> tuple[Canvas, list[Axes]]:
     """Return an empty sheet of square axes, with room for lines of text above and beside each."""
     title, margin, foot = 0.05 + LINE * above, (0.05 + LINE * beside) * bool(beside), LINE * bool(world)
-    width, height = margin + columns * TILE, rows * (TILE + title) + foot
+    width, height = margin + columns * tile, rows * (tile + title) + foot
     canvas = blank(width, height, alt, world)
     axes = list(canvas.subplots(rows, columns, squeeze=False).flatten())
     space = {"left": margin / width, "right": 1.0, "top": 1 - title / height, "bottom": foot / height}
-    canvas.subplots_adjust(**space, wspace=0.04, hspace=title / TILE)
+    canvas.subplots_adjust(**space, wspace=0.04, hspace=title / tile)
     for ax in axes:
         ax.set_axis_off()
     return canvas, axes
 
 
-def _wrapped(texts: Sequence[str]) -> list[str]:
-    return ["\n".join(textwrap.fill(line, LETTERS) for line in text.split("\n")) for text in texts]
+def _wrapped(texts: Sequence[str], letters: int) -> list[str]:
+    return ["\n".join(textwrap.fill(line, letters) for line in text.split("\n")) for text in texts]
 
 
 def _lines(texts: Sequence[str]) -> int:

@@ -130,6 +130,16 @@ def test_curves_over_seeds_show_a_band():
     assert (many < 250).sum() > 2 * (one < 250).sum()
 
 
+def test_a_gallerys_pictures_can_be_smaller_and_its_titles_wrap_sooner():
+    images, title = flat((1.0, -1.0, -1.0), (-1.0, -1.0, 1.0)), "a title of thirty letters or so"
+    wide, small = (pixels(show.grid(images, alt="two", tile=tile)).shape[1] for tile in (show.TILE, 0.75))
+    assert abs(small - wide / 2) <= 1
+    titled = (pixels(show.grid(images, [title], alt="two", tile=tile)).shape[0] for tile in (1.5, 0.75))
+    bare = (pixels(show.grid(images, alt="two", tile=tile)).shape[0] for tile in (1.5, 0.75))
+    lines = [tall - low for tall, low in zip(titled, bare, strict=True)]
+    assert lines[1] > lines[0]
+
+
 def test_long_titles_are_wrapped_and_rows_have_names():
     images = torch.zeros(4, 3, 8, 8)
     short = pixels(show.grid(images, ["a", "b"], alt="x", columns=2))
