@@ -6,26 +6,18 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 import fusedream_nb as fd
-from fusedream_nb.reproduce import png, record
+from fusedream_nb.reproduce import checkpoint, jobs, models_command, png, record
+from fusedream_nb.reproduce import replay as again
 from fusedream_nb.reproduce.terminal import Bar, say, table
-
-if TYPE_CHECKING:
-    from fusedream_nb.method.budgets import Budget
-    from fusedream_nb.method.optimise import Step
-    from fusedream_nb.models import Models
-
-AT_ONCE = 4  # pictures in one batch: more take more memory and, on a CPU, hardly less time
-TOLD = ("prompt", "seed", "score", "judge_score", "seconds", "steps", "steps_done")  # by --json
-Row = dict[str, Any]
 
 
 class Stopped(Exception):
@@ -102,10 +94,13 @@ def _common(
 @app.command(
     epilog='Examples:\n\nfusedream-nb generate "a photo of a blue dog"\n\n'
     'fusedream-nb generate "purple lion" "a car in the sky" --seeds 4 --out gallery\n\n'
+    "fusedream-nb generate --resume gallery\n\n"
     "fusedream-nb generate --budget full --seed 7 -- '-- any text at all, <script> too'"
 )
 def generate(
-    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT", help="What a picture shows.")],
+    prompts: Annotated[
+        list[str] | None, typer.Argument(metavar="PROMPT", help="What a picture shows.")
+    ] = None,
     model: Model = None,
     seed: Annotated[int, typer.Option(min=0, help="The seed, or the first.")] = 0,
     seeds: Annotated[int, typer.Option(min=1, max=10_000, help="How many seeds each prompt gets.")] = 1,
@@ -113,6 +108,8 @@ def generate(
     steps: Annotated[int | None, typer.Option(min=0, help="Instead of the budget's number.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("fusedream-out"),
     device: Device = None,
+    resume: Annotated[Path | None, typer.Option(help="The --out of a stopped run: finish it.")] = None,
+    every: Annotated[float, typer.Option(min=0, help="Seconds between two saved states.")] = checkpoint.EVERY,
     as_json: Json = False,
 ) -> None:
     """Make a picture of each prompt with each seed, and print where it is.
@@ -121,28 +118,57 @@ def generate(
 
     A picture made with the same settings is replaced; with others, the new one's name gets a number.
 
-    Ctrl-C keeps the best pictures so far.
+    Ctrl-C keeps the best pictures so far. What was stopped, or killed, is finished by --resume; with a
+    PROMPT it goes on from there with other words, with --steps to another number of steps.
     """
-    if seed + seeds > 2**63:
-        raise ValueError("A seed is a whole number from 0 to 2^63 - 1.")
-    jobs = list(dict.fromkeys((_legal(prompt), seed + i) for prompt in prompts for i in range(seeds)))
-    sizes = fd.budget(budget)
-    sizes = sizes if steps is None else replace(sizes, steps=steps)
+    if resume is None:
+        todo, knobs = [_job(prompts or [], model, seed, seeds, budget, steps, device)], {}
+    elif model or budget or seed or seeds > 1:
+        raise ValueError("--resume goes on with what was asked for then; it takes a PROMPT and --steps only.")
+    else:
+        out, todo, knobs = resume, jobs.unfinished(resume), _turned(prompts or [], steps)
     png.check_folder(out)
-    loaded = fd.load(model, device=device)
-    for prompt in dict.fromkeys(prompt for prompt, _ in jobs):
-        loaded.clip.encode_text(prompt)  # says now, before the bar, which words it does not know
-    batches = [jobs[i : i + AT_ONCE] for i in range(0, len(jobs), AT_ONCE)]
-    rows: list[Row] = []
+    loaded = {job.model: fd.load(job.model, device=device or job.device) for job in todo}
+    for job in todo:
+        for prompt in dict.fromkeys([*(prompt for prompt, _ in job.pairs), *knobs.get("prompt", [])]):
+            loaded[job.model].clip.encode_text(prompt)  # says now, before the bar, what it does not know
+    rows: list[jobs.Row] = []
     try:
-        with Bar(len(batches)) as bar:
-            for batch in batches:
-                _draw(batch, loaded, sizes, out, bar, rows)
+        with Bar(sum(len(job.batches) - job.done for job in todo)) as bar:
+            for job in todo:
+                jobs.draw(job, loaded[job.model], out, rows, watch=bar.next, every=every, knobs=knobs)
     except KeyboardInterrupt:
         raise Stopped(_kept(rows)) from None
     finally:
         if rows:
             print(json.dumps(rows, indent=1) if as_json else "\n".join(row["path"] for row in rows))
+
+
+def _job(
+    prompts: Sequence[str],
+    model: str | None,
+    seed: int,
+    seeds: int,
+    budget: str | None,
+    steps: int | None,
+    device: str | None,
+) -> jobs.Job:
+    """Return what is asked for; ValueError for no prompt, an empty one and a seed out of range."""
+    if not prompts:
+        raise ValueError("There is no PROMPT; say in words what the picture should show.")
+    if seed + seeds > 2**63:
+        raise ValueError("A seed is a whole number from 0 to 2^63 - 1.")
+    pairs = list(dict.fromkeys((_legal(prompt), seed + i) for prompt in prompts for i in range(seeds)))
+    sizes = fd.budget(budget)
+    return jobs.job(pairs, model, device, sizes if steps is None else replace(sizes, steps=steps))
+
+
+def _turned(prompts: Sequence[str], steps: int | None) -> dict[str, Any]:
+    """Return the knobs that a resumed run turns; ValueError for more than one prompt."""
+    if len(prompts) > 1:
+        raise ValueError("A stopped run goes on with one other PROMPT at most.")
+    words = {"prompt": [_legal(prompt) for prompt in prompts]} if prompts else {}
+    return words if steps is None else {**words, "steps": steps}
 
 
 def _legal(prompt: str) -> str:
@@ -152,41 +178,15 @@ def _legal(prompt: str) -> str:
     return prompt.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _draw(
-    batch: list[tuple[str, int]], models: Models, sizes: Budget, out: Path, bar: Bar, rows: list[Row]
-) -> None:
-    """Make a batch, save it and add it to the rows; at Ctrl-C this is the best so far."""
-    prompts, seeds = [prompt for prompt, _ in batch], [seed for _, seed in batch]
-    run = fd.fusedream(prompts, models, seed=seeds, budget=sizes)
-    step, stopped = _last(run, bar.next(prompts))
-    if step is not None:
-        made = record.describe(step, models, sizes, prompts, seeds)
-        for image, what in zip(step.best_image, made, strict=True):
-            path = fd.save(image, what, out)
-            rows.append({"path": str(path), **{name: getattr(what, name) for name in TOLD}})
-    if stopped:
-        raise KeyboardInterrupt
-
-
-def _last(run: Iterator[Step], watch: Callable[[Step], object]) -> tuple[Step | None, bool]:
-    """Return the last step of a run, if it had one, and whether Ctrl-C ended it."""
-    step = None
-    try:
-        for step in run:
-            watch(step)
-    except KeyboardInterrupt:
-        return step, True
-    return step, False
-
-
-def _kept(rows: list[Row]) -> str:
+def _kept(rows: list[jobs.Row]) -> str:
     """Say what a stopped command leaves."""
     if not rows:
         return "Stopped; nothing was kept."
     last = rows[-1]
     if last["steps_done"] == last["steps"]:
-        return f"Stopped; {len(rows)} finished pictures are kept."
-    return f"Stopped after step {last['steps_done']} of {last['steps']}; the best so far is kept."
+        return f"Stopped; {len(rows)} finished pictures are kept, and --resume makes the others."
+    done = f"Stopped after step {last['steps_done']} of {last['steps']}"
+    return f"{done}; the best so far is kept, and --resume finishes it."
 
 
 @app.command(epilog="Example: fusedream-nb show fusedream-out/a-photo-of-a-blue-dog-0.png")
@@ -215,13 +215,13 @@ def replay(
         if out.resolve() == file.resolve().parent:
             raise ValueError(f"The picture itself is in {out}; choose another folder for the new one.")
     with Bar(1) as bar:
-        image, new = record.rerun(old, device=device, watch=bar.next([old.prompt]))
-    off = record.difference(file, image)
+        image, new = again.rerun(old, device=device, watch=bar.next([old.prompt]))
+    off = again.difference(file, image)
     print(f"different: up to {off} of 255 levels" if off else "equal")
     if out is not None:
         print(fd.save(image, new, out))
     if off:
-        for change in record.changes(old, new):
+        for change in again.changes(old, new):
             say(f"{change}.")
         raise typer.Exit(1)
 
@@ -237,7 +237,7 @@ def reproduce(
     device: Device = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Instead of each notebook's own.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of figures and report.")] = Path("fusedream-out/figures"),
-    jobs: Annotated[int, typer.Option(min=1, max=64, help="How many notebooks at a time.")] = 1,
+    at_once: Annotated[int, typer.Option("--jobs", min=1, max=64, help="How many notebooks at a time.")] = 1,
     as_json: Json = False,
 ) -> None:
     """Run the notebooks that draw the papers' figures; collect these, their claims and what they cost.
@@ -256,7 +256,7 @@ def reproduce(
     settings = runner.settings(model, budget, device, seed)
     png.check_folder(out)
     try:
-        with closing(runner.run(paths, settings, out, jobs=jobs, tell=say)) as run:
+        with closing(runner.run(paths, settings, out, jobs=at_once, tell=say)) as run:
             for result in run:
                 results.append(result)
                 report.write(out)
@@ -288,20 +288,7 @@ def figures(as_json: Json = False) -> None:
     table([row[name] for name in ("id", "notebook", "status", "minutes", "caption")] for row in rows)
 
 
-@app.command(epilog="Example: fusedream-nb models --json")
-def models(as_json: Json = False) -> None:
-    """List what can be loaded: its size, whether it is here, its part and its licence."""
-    from fusedream_nb.models.weights import catalogue
-
-    names = ("name", "bytes", "here", "role", "licence", "folder")
-    rows = [{name: getattr(entry, name) for name in names} for entry in catalogue()]
-    if as_json:
-        print(json.dumps(rows, indent=1, default=str))
-        return
-    for row in rows:
-        row["bytes"] = f"{row['bytes'] / 1e6:,.0f} MB" if row["bytes"] else "?"
-        row["here"] = "here" if row["here"] else "not here"
-    table([[row[name] for name in names[:-1]] for row in rows])
+app.add_typer(models_command.app, name="models")
 
 
 @app.command(epilog="Example: fusedream-nb doctor")

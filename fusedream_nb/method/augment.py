@@ -7,7 +7,7 @@ pixel, applied afterwards; the cutout is a mask. Same law of pictures, a fractio
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -60,8 +60,10 @@ class Draw:
 def draw(n: int, copies: int, rng: Rng, policy: Collection[str] = ALL) -> Draw:
     """Draw the augmentations of n images; with a sequence of n generators, each image from its own.
 
-    ``policy`` names which of :data:`ALL` are on; a new name raises ValueError.
+    ``policy`` names which of :data:`ALL` are on, or gives each its strength in [0, 1], from none to the
+    whole; a new name and a strength out of range raise ValueError.
     """
+    strength = strengths(policy)
     unknown = set(policy) - set(ALL)
     if unknown:
         raise ValueError(f"Unknown augmentation {sorted(unknown)[0]!r}; known are {', '.join(ALL)}.")
@@ -76,7 +78,8 @@ def draw(n: int, copies: int, rng: Rng, policy: Collection[str] = ALL) -> Draw:
     u = uniform.unbind(-1)
 
     def between(value: Tensor, low: float, high: float, name: str, neutral: float) -> Tensor:
-        return low + (high - low) * value if name in policy else torch.full_like(value, neutral)
+        nothing = torch.full_like(value, neutral)
+        return nothing.lerp(low + (high - low) * value, strength.get(name, 0.0))
 
     return Draw(
         brightness=between(u[0], -BRIGHTNESS, BRIGHTNESS, "colour", 0.0),
@@ -87,8 +90,20 @@ def draw(n: int, copies: int, rng: Rng, policy: Collection[str] = ALL) -> Draw:
         ratio=between(u[5], *RESIZE, "resize", 1.0),
         cut_x=u[6],
         cut_y=u[7],
-        cut=torch.full_like(u[8], CUTOUT if "cutout" in policy else 0.0),
+        cut=torch.full_like(u[8], CUTOUT * strength.get("cutout", 0.0)),
     )
+
+
+def strengths(policy: Collection[str]) -> dict[str, float]:
+    """Return the strength of each augmentation of a policy: names alone are at 1.
+
+    Raises ValueError for a strength outside [0, 1].
+    """
+    found = dict(policy) if isinstance(policy, Mapping) else dict.fromkeys(policy, 1.0)
+    for name, strength in found.items():
+        if not 0 <= strength <= 1:
+            raise ValueError(f"The strength of {name} must lie in [0, 1], not at {strength}.")
+    return found
 
 
 def augment(image: Tensor, numbers: Draw, size: int | None = None) -> Tensor:

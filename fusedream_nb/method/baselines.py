@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fusedream_nb.models import Models
 from fusedream_nb.models.encoders import Clip
-from fusedream_nb.models.generators import BigGANDeep, Generator, Latent
+from fusedream_nb.models.generators import ClassConditional, Generator, Latent
 
 from .augment import Rng
 from .budgets import Budget
@@ -77,14 +77,16 @@ def big_sleep(
     """
     runs = paired(prompt, seed)
     sizes = sized(budget, steps=steps, copies=crops, lr=lr)
-    if not isinstance(models.generator, BigGANDeep):
-        raise TypeError(f"BigSleep wants a BigGAN-deep, which reads a latent a layer; {models.name} is none.")
+    if not isinstance(models.generator, ClassConditional):
+        raise TypeError(
+            f"BigSleep wants a BigGAN-deep or a BigGAN, which read a latent a layer; {models.name} does not."
+        )
     steps = sizes.equal_steps if steps is None else steps
     return _big_sleep(runs, models, models.generator, steps, sizes)
 
 
 def _big_sleep(
-    runs: list[tuple[str, int]], models: Models, generator: BigGANDeep, steps: int, sizes: Budget
+    runs: list[tuple[str, int]], models: Models, generator: ClassConditional, steps: int, sizes: Budget
 ) -> Iterator[Step]:
     began = time.monotonic()
     prompts = [text for text, _ in runs]
@@ -114,7 +116,7 @@ class LayerLatents:
         self.z, self.logits, self.embeddings = z, logits, embeddings
 
     @classmethod
-    def start(cls, generator: BigGANDeep, rngs: Sequence[torch.Generator]) -> LayerLatents:
+    def start(cls, generator: ClassConditional, rngs: Sequence[torch.Generator]) -> LayerLatents:
         """Draw z ~ N(0, I) and logits ~ N(0, 0.09 I), each run's from its own generator of randomness."""
         embeddings, layers = generator.embeddings, generator.layers
         z = [torch.randn(layers, generator.z_dim, generator=rng) for rng in rngs]

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 
 from fusedream_nb.models import Models
+from fusedream_nb.models.generators import Generator, Latent
 
 from . import augment
 from .barrier import Rival, rule
 from .budgets import Budget
 from .duet import ComposeStep, Duet, Pair, Run, climb_together
-from .fuse import JUDGE_SEED, START_SEED, paired, sized
-from .latents import OverParameterised, Weights, top_k
+from .fuse import JUDGE_SEED, START_SEED, dials, knobs_of, paired, sized
+from .latents import OverParameterised, Weights, any_basis, top_k
 from .placement import PLACEMENTS, Placement
 from .scores import AugCLIP
+from .steer import Desk, Dial, Recipe, Steerable, changed
 
 SMALLEST = 17  # pixels a side that LPIPS's SqueezeNet can still read
+RULE, BOX = ("rival", "beta", "lam"), ("alpha", "x", "y")  # the knobs of a rule and of a placement
 
 
 def compose(
@@ -43,7 +50,7 @@ def compose(
     generators: Pair | None = None,
     batch: int | None = None,
     keep: int | None = None,
-) -> Iterator[ComposeStep]:
+) -> Steerable[ComposeStep]:
     """Compose a picture of a foreground and a background (FuseDream, Algorithm 2), a step at a time.
 
     All placements run side by side from one start, with the same randomness: each is the same as
@@ -72,7 +79,19 @@ def compose(
         len(places) if keep is None else keep,
     )
     _check(places, duet)
-    return _run(texts, models, places, seed, sizes, policy, weights, duet)
+    options = changed(
+        compose, foreground=foreground, background=background, placements=places, rival=rival, beta=beta,
+        lam=lam, policy=policy, weights=weights, generators=generators, batch=batch, keep=keep,
+    )  # fmt: skip
+    knobs = {**knobs_of(sizes, policy), "rival": rival, "beta": beta, "lam": lam, "prompt": [prompt]}
+    if len(places) == 1:
+        knobs |= {name: getattr(places[0], name) for name in BOX}
+    return Steerable(
+        partial(_run, texts, models, places, seed, sizes, policy, weights, duet),
+        models,
+        Recipe("compose", [prompt], [seed], sizes, options),
+        knobs,
+    )
 
 
 def _run(
@@ -84,22 +103,64 @@ def _run(
     policy: Collection[str],
     weights: Weights,
     duet: Duet,
+    desk: Desk,
 ) -> Iterator[ComposeStep]:
     began = time.monotonic()
     rng = torch.Generator().manual_seed(seed)
-    same = augment.draw(1, sizes.start_copies, torch.Generator().manual_seed(START_SEED), policy)
+    duet = replace(duet, score=copy.copy(duet.score), judge=copy.copy(duet.judge))
     bases = []
     for text, generator in zip(texts[1:], duet.generators, strict=True):
-        rank = AugCLIP(models.clip, text, sizes.start_copies, fixed=same)
-        best, _ = top_k(generator, rank, sizes.M, sizes.k, rng)
-        bases.append(best.map(lambda t: t[None]))
+        if desk.saved:
+            bases.append(any_basis(generator, 1, sizes.k))
+        else:
+            bases.append(_basis(text, models, generator, sizes, policy, rng))
     runs = []
     for place in places:
         own = torch.Generator()
         own.set_state(rng.get_state())
         foreground, background = (OverParameterised.start(basis, weights, [own]) for basis in bases)
         runs.append(Run(place, foreground, background, own))
-    yield from climb_together(runs, duet, steps=sizes.steps, lr=sizes.lr, began=began)
+    desk.dials |= _dials(runs, duet, desk)
+    yield from climb_together(runs, duet, steps=sizes.steps, lr=sizes.lr, began=began, desk=desk)
+
+
+def _basis(
+    text: str,
+    models: Models,
+    generator: Generator,
+    sizes: Budget,
+    policy: Collection[str],
+    rng: torch.Generator,
+) -> Latent:
+    """Return the k best starts [1, k, dim] for a text."""
+    same = augment.draw(1, sizes.start_copies, torch.Generator().manual_seed(START_SEED), policy)
+    best, _ = top_k(
+        generator, AugCLIP(models.clip, text, sizes.start_copies, fixed=same), sizes.M, sizes.k, rng
+    )
+    return best.map(lambda t: t[None])
+
+
+def _dials(runs: list[Run], duet: Duet, desk: Desk) -> dict[str, Dial]:
+    """Return what turns the knobs of a composition, by name; a box is moved where there is but one."""
+    now = {name: desk.knobs[name] for name in RULE}
+
+    def steer(name: str, value: Any) -> None:  # noqa: ANN401  a name or a number
+        new = {**now, name: value}
+        duet.rule = rule(new["rival"], beta=new["beta"], lam=new["lam"])
+        now.update(new)
+
+    def move(name: str, value: float) -> None:
+        place = replace(runs[0].placement, **{name: value})
+        _check((place,), duet)
+        runs[0].placement = place
+        desk.anew = True
+
+    assert isinstance(duet.score, AugCLIP) and isinstance(duet.judge, AugCLIP)
+    return {
+        **dials(duet.score, duet.judge, desk, 1),
+        **{name: partial(steer, name) for name in RULE},
+        **({name: partial(move, name) for name in BOX} if len(runs) == 1 else {}),
+    }
 
 
 def _check(places: tuple[Placement, ...], duet: Duet) -> None:

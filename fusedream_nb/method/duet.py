@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,9 +18,10 @@ from .augment import Rng
 from .barrier import Rule, two_gradients
 from .blend import poisson
 from .latents import OverParameterised
-from .optimise import CHECK_EVERY, Step
+from .optimise import Position, Step
 from .placement import Placement, crop, paste, shrink
 from .scores import Score
+from .steer import Desk, State
 
 Pair = tuple[Generator, Generator]  # the foreground's and the background's
 
@@ -78,7 +80,7 @@ def fused(
     return image, score(image, rng), perceptual(small, under)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Duet:
     """What all runs share: two generators, what is climbed, what decides, and how.
 
@@ -126,46 +128,76 @@ class Run:
         """Return everything that the climb moves: the foreground's, then the background's."""
         return [*self.foreground.parameters(), *self.background.parameters()]
 
-    def judge(self, judge: Score) -> None:
-        """Keep the picture if it beats the one kept so far, by a score that does not change."""
+    def judge(self, judge: Score, *, anew: bool = False) -> None:
+        """Keep the picture if it beats the one kept so far, by a score that does not change; or ``anew``."""
         with torch.no_grad():
             self.judged = judge(self.now.image, self.rng)
-        if self.best_score is None or self.judged > self.best_score:
+        if anew or self.best_score is None or self.judged > self.best_score:
             self.best, self.best_score = self.now, self.judged
+
+    def state_dict(self) -> State:
+        """Return the pictures, the direction and the scores; the latents are the position's."""
+        looks = {"now": dict(vars(self.now)), "best": dict(vars(self.best))}
+        return {**looks, "going": self.going, "judged": self.judged, "best_score": self.best_score}
+
+    def load_state_dict(self, state: State) -> None:
+        """Put back what :meth:`state_dict` gave."""
+        self.now, self.best = _Look(**state["now"]), _Look(**state["best"])
+        self.going, self.judged, self.best_score = state["going"], state["judged"], state["best_score"]
 
 
 def climb_together(
-    runs: list[Run], duet: Duet, *, steps: int, lr: float = 5e-3, began: float | None = None
+    runs: list[Run],
+    duet: Duet,
+    *,
+    steps: int,
+    lr: float = 5e-3,
+    began: float | None = None,
+    desk: Desk | None = None,
 ) -> Iterator[ComposeStep]:
     """Solve Eq. 5 by Eq. 6 for each run's placement (Algorithm 2, line 3), a step of all at a time.
 
     v stands in place of the gradient in one Adam for all; after each step the bases are clamped to the
-    generators' valid sets. Raises FloatingPointError, naming the step, when a number is not finite.
+    generators' valid sets. What can be saved, and turned, is laid on ``desk``. A knob of the score or of
+    the rule changes v, which is followed a step later.
+    Raises FloatingPointError, naming the step, when a number is not finite.
     """
-    began = time.monotonic() if began is None else began
-    adam = torch.optim.Adam([p.requires_grad_() for run in runs for p in run.parameters()], lr=lr)
-    for index in range(steps + 1):
-        if index:
-            _point(runs)
-            adam.step()
-            for run in runs:
-                run.foreground.project_(duet.generators[0])
-                run.background.project_(duet.generators[1])
-        going = [run for run in runs if run.going]
-        for some in _batches(going, duet):
-            _look(some, duet)
-            if not all(torch.isfinite(v) for run in some for v in (run.now.score, run.now.loss)):
-                raise FloatingPointError(
-                    f"The score or the perceptual loss is not a finite number at step {index} of "
-                    f"{steps}; lower the learning rate or take another seed."
-                )
-        if index % CHECK_EVERY == 0 or index == steps:
-            for run in going:
-                run.judge(duet.judge)
-        if index == steps // 4:
-            for run in sorted(runs, key=lambda run: float(run.judged), reverse=True)[duet.keep :]:
-                run.going = False
-        yield _step(runs, index, steps, adam.param_groups[0]["lr"], time.monotonic() - began)
+    parameters = [p for run in runs for p in run.parameters()]
+    at = Position(parameters, [run.rng for run in runs], steps=steps, lr=lr, began=began)
+    desk = desk or Desk()
+    parts = {f"run {i}": run for i, run in enumerate(runs)}
+    resumed = desk.open({"at": at, **parts}, at.dials)
+    while True:
+        if not resumed:
+            _look_at_all(runs, duet, at, anew=desk.take_anew())
+        resumed = False
+        yield _step(runs, at, desk.knobs)
+        if at.index >= at.total:
+            return
+        at.index += 1
+        _point(runs)
+        at.adam.step()
+        for run in runs:
+            run.foreground.project_(duet.generators[0])
+            run.background.project_(duet.generators[1])
+
+
+def _look_at_all(runs: list[Run], duet: Duet, at: Position, *, anew: bool) -> None:
+    """Look at the runs that go on; judge them when it is time, and choose which still go on."""
+    going = [run for run in runs if run.going]
+    for some in _batches(going, duet):
+        _look(some, duet)
+        if not all(torch.isfinite(v) for run in some for v in (run.now.score, run.now.loss)):
+            raise FloatingPointError(
+                f"The score or the perceptual loss is not a finite number at step {at.index} of "
+                f"{at.total}; lower the learning rate or take another seed."
+            )
+    if at.checks or anew:
+        for run in going:
+            run.judge(duet.judge, anew=anew)
+    if at.index == at.total // 4:
+        for run in sorted(runs, key=lambda run: float(run.judged), reverse=True)[duet.keep :]:
+            run.going = False
 
 
 def _batches(runs: list[Run], duet: Duet) -> Iterator[list[Run]]:
@@ -209,7 +241,7 @@ def _point(runs: list[Run]) -> None:
             p.grad = part.view_as(p) if run.going else None
 
 
-def _step(runs: list[Run], index: int, total: int, lr: float, seconds: float) -> ComposeStep:
+def _step(runs: list[Run], at: Position, knobs: dict[str, Any]) -> ComposeStep:
     def now(name: str) -> Tensor:
         return torch.cat([getattr(run.now, name) for run in runs])
 
@@ -218,15 +250,15 @@ def _step(runs: list[Run], index: int, total: int, lr: float, seconds: float) ->
 
     latents = [Latent.cat([p.combine() for p in part]).map(lambda t: t.detach()) for part in _parts(runs)]
     return ComposeStep(
-        index=index,
-        total=total,
+        index=at.index,
+        total=at.total,
         image=now("image"),
         score=now("score"),
         best_image=best("image"),
         best_score=torch.cat([run.best_score for run in runs if run.best_score is not None]),
         latent=latents[0],
-        knobs={"lr": lr},
-        seconds=seconds,
+        knobs={"lr": at.lr, **knobs},
+        seconds=time.monotonic() - at.began,
         placements=tuple(run.placement for run in runs),
         foreground=now("foreground"),
         background=now("background"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -15,9 +16,10 @@ from fusedream_nb.models.generators import Latent
 from . import augment
 from .budgets import Budget
 from .budgets import budget as find_budget
-from .latents import OverParameterised, Parameterisation, Plain, Weights, normal_y, top_k
+from .latents import OverParameterised, Parameterisation, Plain, Weights, any_basis, normal_y, top_k
 from .optimise import Step, climb
 from .scores import AugCLIP
+from .steer import Desk, Dial, Recipe, Steerable, changed
 
 JUDGE_SEED, START_SEED = 20_211_203, 12_015_73  # the fixed augmentations; any constants do
 
@@ -36,7 +38,7 @@ def fusedream(
     policy: Collection[str] = augment.ALL,
     weights: Weights | Literal["plain"] = "scalar",
     y: Literal["classes", "normal"] = "classes",
-) -> Iterator[Step]:
+) -> Steerable[Step]:
     """Make a picture from words by climbing AugCLIP (FuseDream, Algorithm 1), a Step at a time.
 
     Several prompts or seeds run as one batch: one picture each, the same as alone up to rounding.
@@ -50,7 +52,12 @@ def fusedream(
     runs = paired(prompt, seed)
     sizes = sized(budget, M=M, k=k, steps=steps, copies=copies, lr=lr)
     augment.draw(1, sizes.copies, torch.Generator(), policy)
-    return _run(runs, models, sizes, policy, weights, y)
+    prompts, seeds = [text for text, _ in runs], [seed for _, seed in runs]
+    recipe = Recipe(
+        "fusedream", prompts, seeds, sizes, changed(fusedream, policy=policy, weights=weights, y=y)
+    )
+    loop = partial(_run, runs, models, sizes, policy, weights, y)
+    return Steerable(loop, models, recipe, {**knobs_of(sizes, policy), "noise": 0.0, "prompt": prompts})
 
 
 def _run(
@@ -60,27 +67,59 @@ def _run(
     policy: Collection[str],
     weights: Weights | Literal["plain"],
     y: Literal["classes", "normal"],
+    desk: Desk,
 ) -> Iterator[Step]:
     began = time.monotonic()
     prompts = [text for text, _ in runs]
     rngs = [torch.Generator().manual_seed(seed) for _, seed in runs]
-    basis = _basis(runs, rngs, models, sizes, policy, y)
+    if desk.saved:
+        basis = any_basis(models.generator, len(runs), sizes.k)
+    else:
+        basis = _basis(runs, rngs, models, sizes, policy, y)
     start: Parameterisation
     if weights == "plain":
         start = Plain(basis.map(lambda t: t.mean(1)))
     else:
         start = OverParameterised.start(basis, weights, rngs)
     fixed = augment.draw(1, sizes.judged_copies, torch.Generator().manual_seed(JUDGE_SEED))
+    score = AugCLIP(models.clip, prompts, sizes.copies, policy=policy)
+    judge = AugCLIP(models.clip, prompts, sizes.judged_copies, fixed=fixed)
+    desk.dials |= dials(score, judge, desk, len(runs))
     yield from climb(
         models.generator,
-        AugCLIP(models.clip, prompts, sizes.copies, policy=policy),
+        score,
         start,
         rngs,
         steps=sizes.steps,
         lr=sizes.lr,
-        judge=AugCLIP(models.clip, prompts, sizes.judged_copies, fixed=fixed),
+        judge=judge,
         began=began,
+        desk=desk,
     )
+
+
+def knobs_of(sizes: Budget, policy: Collection[str]) -> dict[str, Any]:
+    """Return the knobs that all climbs of AugCLIP have, as they are at the start."""
+    strength = augment.strengths(policy)
+    switches = {name: strength.get(name, 0.0) for name in augment.ALL}
+    return {"lr": sizes.lr, "steps": sizes.steps, "copies": sizes.copies, **switches}
+
+
+def dials(score: AugCLIP, judge: AugCLIP, desk: Desk, n: int) -> dict[str, Dial]:
+    """Return what turns the knobs of a climb of AugCLIP, over n pictures, by name."""
+
+    def prompt(texts: Sequence[str]) -> None:
+        pairs = paired(texts, 0)
+        if len(pairs) not in (1, n):
+            raise ValueError(f"{n} pictures want one prompt or as many, not {len(pairs)}.")
+        score.text = judge.text = score.clip.encode_text([text for text, _ in pairs])
+        desk.anew = True
+
+    return {
+        "prompt": prompt,
+        "copies": score.set_copies,
+        **{name: partial(score.set_strength, name) for name in augment.ALL},
+    }
 
 
 def _basis(

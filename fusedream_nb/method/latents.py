@@ -11,6 +11,8 @@ from torch import Tensor
 
 from fusedream_nb.models.generators import Generator, Latent
 
+from .augment import Rng
+
 Weights = Literal["scalar", "coordinate"]
 Sampler = Callable[[int, torch.Generator], Latent]
 
@@ -47,6 +49,11 @@ def normal_y(generator: Generator) -> Sampler:
     return sample
 
 
+def any_basis(generator: Generator, n: int, k: int) -> Latent:
+    """Return k latents for each of n runs [n, k, …], for a saved state to take the place of."""
+    return generator.sample(n * k, torch.Generator()).map(lambda t: t.unflatten(0, (n, k)))
+
+
 @torch.no_grad()
 def top_k(
     generator: Generator,
@@ -76,6 +83,19 @@ def top_k(
     scores = torch.cat([score(generator.decode(part), rng) for part in parts])
     best = scores.topk(k, dim=0)
     return latents[best.indices.movedim(0, -1)], best.values.movedim(0, -1)
+
+
+def noisy(latent: Latent, deviation: float, rng: Rng) -> Latent:
+    """Return a latent [n, …] plus noise of a standard deviation, from each run's own rng if it has one."""
+
+    def add(t: Tensor) -> Tensor:
+        if isinstance(rng, torch.Generator):
+            noise = torch.randn(t.shape, generator=rng, device=rng.device)
+        else:
+            noise = torch.stack([torch.randn(t.shape[1:], generator=g, device=g.device) for g in rng])
+        return t + deviation * noise.to(t.device)
+
+    return latent.map(add)
 
 
 def interpolate(first: Latent, second: Latent, alpha: Sequence[float] | Tensor) -> Latent:

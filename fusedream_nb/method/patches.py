@@ -19,6 +19,7 @@ from .costs import Distance, DistanceName, find_distance, pull_back, push_forwar
 from .cutouts import Places
 from .matching import mean_loss, mean_plan, reached, shares, spread, transport_loss
 from .scores import Score
+from .steer import State
 
 Prompt = str | Tensor
 Loss = Literal["transport", "mean"]
@@ -40,6 +41,15 @@ class Match:
     plan: Tensor
     tangents: Tensor
     places: Places
+
+    def state_dict(self) -> State:
+        """Return the tensors; the loss without its gradient."""
+        return {**vars(self), "loss": self.loss.detach(), "places": dict(vars(self.places))}
+
+    @classmethod
+    def of(cls, state: State) -> Self:
+        """Return the Match of a state."""
+        return cls(**{**state, "places": Places(**state["places"])})
 
 
 class PatchScore(Score):
@@ -77,6 +87,22 @@ class PatchScore(Score):
         self.seen: Match | None = None
         self.draw(1, torch.Generator())
         self.vectors = encode_prompts(clip, given)
+
+    def aim(self, prompts: Sequence[Prompt], weights: Sequence[float] | None = None) -> None:
+        """Change the prompts and their weights (None: 1 each); raises as the class does."""
+        b = shares(weights, len(prompts))
+        _check(self.loss, self.epsilon, b, self.stop)
+        self.vectors, self.shares = encode_prompts(self.clip, prompts), b
+
+    def set_epsilon(self, epsilon: float) -> None:
+        """Change ε; ValueError unless it is above 0."""
+        _check(self.loss, epsilon, self.shares, self.stop)
+        self.epsilon = float(epsilon)
+
+    def set_patches(self, patches: int) -> None:
+        """Change the number of patches that are drawn; ValueError for fewer than one."""
+        cutouts.draw(1, int(patches), torch.Generator())
+        self.patches = int(patches)
 
     def fix(self, rng: torch.Generator) -> Self:
         """Return a score that takes the same patches, of every picture, at every call."""

@@ -73,6 +73,17 @@ class AugCLIP(Score):
         self.clip, self.text = clip, clip.encode_text(text)
         self.copies, self.policy, self.fixed = copies, policy, fixed
 
+    def set_copies(self, copies: int) -> None:
+        """Change the number of copies; ValueError for fewer than one."""
+        augment.draw(1, int(copies), torch.Generator())
+        self.copies = int(copies)
+
+    def set_strength(self, name: str, strength: float) -> None:
+        """Change an augmentation's strength, from 0 (off) to 1; ValueError for one out of range."""
+        policy = {**augment.strengths(self.policy), name: float(strength)}
+        augment.draw(1, 1, torch.Generator(), policy)
+        self.policy = policy
+
     def __call__(self, image: Tensor, rng: Rng) -> Tensor:
         """Return the mean cosine [n] over each image's copies."""
         return (self._vectors(image, rng) * self.text).sum(-1)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +23,8 @@ from .cutouts import Places
 from .fuse import paired, sized
 from .latents import Parameterisation, Plain, top_k
 from .optimise import Step, climb
-from .patches import EPSILON, PATCHES, Loss, PatchScore, Prompt
+from .patches import EPSILON, PATCHES, Loss, Match, PatchScore, Prompt
+from .steer import Desk, Dial, Recipe, State, Steerable, changed
 
 LR = 0.05  # Adam's rate in VQGAN+CLIP; the paper names none
 _JUDGE_SEED = 220_408_472  # the fixed patches; any constant does
@@ -59,7 +63,7 @@ def transport(
     tilt: float = 0.0,
     M: int = 1,
     start: Latent | Parameterisation | None = None,
-) -> Iterator[TransportStep]:
+) -> Steerable[TransportStep]:
     """Make one picture of several prompts, texts or images, by Adam on Eq. 5 (or Eq. 1), a Step at a time.
 
     Several seeds run as one batch: one picture of all prompts each, the same as alone up to rounding. Each
@@ -80,7 +84,24 @@ def transport(
         stop=stop, smallest=smallest, power=power, tilt=tilt,
     )  # fmt: skip
     begin = _given(start, len(seeds)) if start is not None else None
-    return _run(models.generator, score, seeds, sizes.steps, lr, M, begin)
+    given = [prompts] if isinstance(prompts, str | Tensor) else list(prompts)
+    options = changed(
+        transport, patches=patches, loss=loss, epsilon=epsilon, distance=distance, weights=weights, stop=stop,
+        smallest=smallest, power=power, tilt=tilt, M=M, start=start, lr=lr,
+    )  # fmt: skip
+    knobs: dict[str, Any] = {
+        "lr": lr,
+        "steps": sizes.steps,
+        "patches": patches,
+        "epsilon": epsilon,
+        "noise": 0.0,
+    }
+    if all(isinstance(prompt, str) for prompt in given):
+        knobs |= {"prompt": given, "weights": [1.0] * len(given) if weights is None else [*weights]}
+    recipe = Recipe("transport", given, seeds, sizes, options)
+    return Steerable(
+        partial(_run, models.generator, score, seeds, sizes.steps, lr, M, begin), models, recipe, knobs
+    )
 
 
 def _run(
@@ -91,18 +112,60 @@ def _run(
     lr: float,
     M: int,
     start: Parameterisation | None,
+    desk: Desk,
 ) -> Iterator[TransportStep]:
     began = time.monotonic()
     rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
+    score = copy.copy(score)  # its knobs are this run's own
     judge = score.fix(torch.Generator().manual_seed(_JUDGE_SEED))
     if start is None:
+        M = 1 if desk.saved else M
         start = Plain(Latent.cat([_sample(generator, judge, M, rng) for rng in rngs]))
-    for step in climb(generator, score, start, rngs, steps=steps, lr=lr, judge=judge, began=began):
-        match = score.seen or judge.seen
-        assert match is not None
+    desk.parts["match"] = seen = _Seen(score, judge)
+    desk.dials |= _dials(score, judge, desk)
+    for step in climb(generator, score, start, rngs, steps=steps, lr=lr, judge=judge, began=began, desk=desk):
+        match = seen.last()
         yield TransportStep(
             **vars(step), costs=match.costs, plan=match.plan, tangents=match.tangents, places=match.places
         )
+
+
+def _dials(score: PatchScore, judge: PatchScore, desk: Desk) -> dict[str, Dial]:
+    """Return what turns the knobs of transport, by name; all but the patches change what scores mean."""
+    now = {name: desk.knobs.get(name, []) for name in ("prompt", "weights")}
+
+    def aim(name: str, value: Sequence[Any]) -> None:
+        new = {**now, name: list(value)}
+        weights = [*new["weights"], *[1.0] * len(new["prompt"])][: len(new["prompt"])]
+        score.aim(new["prompt"], weights)
+        judge.aim(new["prompt"], weights)
+        now.update(new)
+        desk.anew = True
+
+    def epsilon(value: float) -> None:
+        score.set_epsilon(value)
+        judge.set_epsilon(value)
+        desk.anew = True
+
+    return {"patches": score.set_patches, "epsilon": epsilon, **{name: partial(aim, name) for name in now}}
+
+
+class _Seen:
+    """The Match of the last step, which a resumed run shows again."""
+
+    def __init__(self, score: PatchScore, judge: PatchScore) -> None:
+        self.score, self.judge = score, judge
+
+    def last(self) -> Match:
+        match = self.score.seen or self.judge.seen
+        assert match is not None
+        return match
+
+    def state_dict(self) -> State:
+        return self.last().state_dict()
+
+    def load_state_dict(self, state: State) -> None:
+        self.score.seen = Match.of(state)
 
 
 def _sample(generator: Generator, judge: PatchScore, M: int, rng: torch.Generator) -> Latent:

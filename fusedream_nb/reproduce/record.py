@@ -1,4 +1,4 @@
-"""What made a picture: kept inside its PNG and beside it, read back, and run again."""
+"""What made a picture: kept inside its PNG and beside it, and read back."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import platform
 import re
 import unicodedata
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,11 +24,10 @@ from . import png
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fusedream_nb.method.budgets import Budget
-    from fusedream_nb.method.optimise import Step
+    from fusedream_nb.method.steer import Recipe, Steerable
     from fusedream_nb.models import Models
 
-FORMAT = 1  # goes up whenever the fields change
+FORMAT = 2  # goes up whenever the fields change
 WORDS = 60  # characters of the prompt that a file's name keeps
 
 
@@ -37,9 +36,10 @@ class Record:
     """Everything that made one picture; scores are cosines, higher is better.
 
     ``steps_done`` is less than ``steps`` where the run was stopped. ``batch_prompts`` and
-    ``batch_seeds`` are the pictures made together with this one, ``place`` is its own among them;
-    ``seconds`` are those of all. ``options`` are other arguments of ``fusedream``, ``knobs`` what was
-    changed by hand during the run, ``weights`` the files' SHA-256.
+    ``batch_seeds`` are what the pictures made together with this one were asked for, ``place`` is its own
+    among them; ``seconds`` are those of all. ``method`` is fusedream, compose or transport, ``options``
+    are other arguments of it, ``knobs`` what was turned during the run and after which step, ``weights``
+    the files' SHA-256.
     """
 
     prompt: str
@@ -65,6 +65,7 @@ class Record:
     batch_seeds: list[int] = field(default_factory=list)
     place: int = 0
     weights: dict[str, str] = field(default_factory=dict)
+    method: str = "fusedream"
     package: str = ""
     torch: str = ""
     python: str = ""
@@ -74,35 +75,70 @@ class Record:
     format: int = FORMAT
 
 
-SETTINGS = ("M", "k", "steps", "copies", "lr", "start_copies", "judged_copies", "options", "device", "dtype")
+NUMBERS = ("M", "k", "steps", "copies", "lr", "start_copies", "judged_copies")
+SETTINGS = ("method", *NUMBERS, "options", "device", "dtype")
 SAME_PICTURE = ("prompt", "seed", "model", "weights", "knobs", *SETTINGS)
 SURROUNDINGS = ("package", "torch", "cpu", "threads", *SETTINGS)
 
 
-def describe(
-    step: Step,
-    models: Models,
-    budget: Budget,
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-    options: dict[str, Any] | None = None,
-) -> list[Record]:
-    """Return the record of each picture of a batch (n prompts, n seeds) as it stands after a step."""
+def describe(run: Steerable[Any]) -> list[tuple[Tensor, Record]]:
+    """Return a run's pictures [3, h, w] as they stand after its last step, each with its record.
+
+    A composition has one, that of its best placement, blended; the others have one a seed.
+    Raises ValueError before the first step, and for arguments or prompts that no text can hold.
+    """
+    step, recipe = run.step, run.recipe
+    if step is None:
+        raise ValueError("A run that has not begun has no picture; take a step first.")
     shared = {
-        **_surroundings(models),
-        **{name: value for name, value in asdict(budget).items() if name != "name"},
-        "budget": budget.name,
+        **_surroundings(run.models),
+        **{name: value for name, value in asdict(recipe.sizes).items() if name != "name"},
+        "method": recipe.method,
+        "budget": recipe.sizes.name,
         "steps_done": step.index,
         "seconds": round(step.seconds, 3),
-        "options": options or {},
-        "batch_prompts": list(prompts),
-        "batch_seeds": list(seeds),
+        "options": _options(recipe),
+        "knobs": run.log,
+        "batch_prompts": recipe.prompts,
+        "batch_seeds": recipe.seeds,
     }
-    rows = zip(prompts, seeds, step.best_score.tolist(), _judge(step, models, prompts), strict=True)
+    images, scores, texts = _pictures(run, step)
+    judged = _judge(images, run.models, texts)
+    rows = zip(images, texts, recipe.seeds, scores.tolist(), judged, strict=True)
     return [
-        Record(prompt=prompt, seed=seed, score=score, judge_score=judged, place=place, **shared)
-        for place, (prompt, seed, score, judged) in enumerate(rows)
+        (image, Record(", ".join(words), seed, score=score, judge_score=judge, place=place, **shared))
+        for place, (image, words, seed, score, judge) in enumerate(rows)
     ]
+
+
+def _pictures(run: Steerable[Any], step: Any) -> tuple[Tensor, Tensor, list[list[str]]]:  # noqa: ANN401
+    """Return the pictures [n, 3, h, w] of a run, their scores [n], and the words that each shows."""
+    words = list(run.knobs["prompt"])
+    if run.recipe.method == "compose":
+        best = slice(step.winner, step.winner + 1)
+        return step.blended(), step.best_score[best], [words]
+    n = len(run.recipe.seeds)
+    if run.recipe.method == "transport":
+        return step.best_image, step.best_score, [words] * n
+    return step.best_image, step.best_score, [[text] for text in (words * n if len(words) == 1 else words)]
+
+
+def _options(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe's options as JSON holds them."""
+    try:
+        if not all(isinstance(prompt, str) for prompt in recipe.prompts):
+            raise TypeError("a prompt is an image")
+        return json.loads(json.dumps(recipe.options, default=_plain))
+    except TypeError as error:
+        raise ValueError(f"The picture cannot be kept with what made it: {error}.") from error
+
+
+def _plain(value: object) -> dict[str, Any]:
+    from fusedream_nb.method.placement import Placement
+
+    if isinstance(value, Placement):
+        return asdict(value)
+    raise TypeError(f"an argument is a {type(value).__name__}")
 
 
 def _surroundings(models: Models) -> dict[str, Any]:
@@ -112,7 +148,7 @@ def _surroundings(models: Models) -> dict[str, Any]:
         "model": models.name,
         "device": models.device.type,
         "dtype": str(models.dtype).removeprefix("torch."),
-        "weights": _hashes(models),
+        "weights": hashes(models.name, models.clip.name),
         "package": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -120,10 +156,6 @@ def _surroundings(models: Models) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def _hashes(models: Models) -> dict[str, str]:
-    return hashes(models.name, models.clip.name)
 
 
 def hashes(model: str, *others: str) -> dict[str, str]:
@@ -140,12 +172,13 @@ def hashes(model: str, *others: str) -> dict[str, str]:
     return {name: sha256(path) for name, path in files.items()}
 
 
-def _judge(step: Step, models: Models, prompts: Sequence[str]) -> list[float]:
-    """Return what the judge, which was never climbed, thinks of the best pictures [n]."""
+def _judge(images: Tensor, models: Models, texts: Sequence[Sequence[str]]) -> list[float]:
+    """Return what the judge, which was never climbed, thinks of pictures [n], each's mean over its texts."""
     from fusedream_nb.method.scores import CLIPScore
 
     with warnings.catch_warnings(action="ignore"):  # the climbed encoder has named the unknown words
-        return CLIPScore(models.judge, prompts)(step.best_image).detach().tolist()
+        columns = [CLIPScore(models.judge, column)(images) for column in zip(*texts, strict=True)]
+    return (sum(columns[1:], columns[0]) / len(columns)).detach().tolist()
 
 
 def slug(prompt: str, seed: int) -> str:
@@ -237,70 +270,3 @@ def read_values(path: str | Path) -> dict[str, Any]:
 
 def _unreadable(path: str | Path, error: Exception) -> ValueError:
     return ValueError(f"The record in {path} cannot be read ({error}).")
-
-
-def replay(path: str | Path, *, device: str | None = None) -> tuple[Tensor, int]:
-    """Make a PNG's picture again; return it [3, h, w] and the largest difference in levels, 0 to 255.
-
-    Warns where the weights or the device are not the recorded ones. Raises what :func:`read_record`,
-    ``load`` and ``fusedream`` raise.
-    """
-    image, _ = rerun(read_record(path), device=device)
-    return image, difference(path, image)
-
-
-def difference(path: str | Path, image: Tensor) -> int:
-    """Return the largest difference in levels, 0 to 255, of a picture [3, h, w] from a PNG's pixels."""
-    old, new = png.decode(path)[0].astype(int), png.levels(image).astype(int)
-    return int(abs(old - new).max()) if old.shape == new.shape else 255
-
-
-def changes(old: Record, new: Record) -> list[str]:
-    """Return, a phrase each, how two records' settings and surroundings differ."""
-    pairs = [(name, getattr(old, name), getattr(new, name)) for name in SURROUNDINGS]
-    return [f"{name} was {then} and is {now}" for name, then, now in pairs if then != now]
-
-
-def rerun(
-    record: Record, *, device: str | None = None, watch: Callable[[Step], object] = lambda step: None
-) -> tuple[Tensor, Record]:
-    """Run a record's whole batch again; return its picture [3, h, w] and what made it this time.
-
-    The device is the recorded one, if there is such a one here. ``watch`` is shown every step.
-    """
-    import torch
-
-    from fusedream_nb.method.budgets import Budget
-    from fusedream_nb.method.fuse import fusedream
-
-    models = _load_again(record, device)
-    prompts, seeds = record.batch_prompts or [record.prompt], record.batch_seeds or [record.seed]
-    sizes = Budget(
-        record.budget, **{f.name: getattr(record, f.name) for f in fields(Budget) if f.name != "name"}
-    )
-    run = fusedream(prompts, models, seed=seeds, budget=sizes, **record.options)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(min(record.threads or threads, os.cpu_count() or 1))  # sums depend on it
-    try:
-        for step in run:
-            watch(step)
-            if step.index >= record.steps_done:
-                break
-        new = describe(step, models, sizes, prompts, seeds, record.options)
-    finally:
-        torch.set_num_threads(threads)
-    return step.best_image[record.place], new[record.place]
-
-
-def _load_again(record: Record, device: str | None) -> Models:
-    from fusedream_nb.models import load, resolve_device
-
-    with suppress(ValueError):  # the recorded device, unless this machine has none such
-        device = device or resolve_device(record.device).type
-    models = load(record.model, device=device or "auto")
-    here = models.device.type
-    if here != record.device:
-        warnings.warn(f"The picture was made on {record.device}, and {here} rounds otherwise.", stacklevel=3)
-    if record.weights and _hashes(models) != record.weights:
-        warnings.warn(f"The weights of {record.model} are not those that made the picture.", stacklevel=3)
-    return models

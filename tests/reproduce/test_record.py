@@ -20,9 +20,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import fusedream_nb as fd
-from fusedream_nb.method.budgets import budget
+from fusedream_nb.method.budgets import Budget
 from fusedream_nb.reproduce import png, record
-from fusedream_nb.reproduce.record import Record, describe, read_record, replay, save, slug
+from fusedream_nb.reproduce.record import Record, describe, read_record, save, slug
+from fusedream_nb.reproduce.replay import changes, difference, replay
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))  # lone surrogates too
 NASTY = [
@@ -202,7 +203,7 @@ def test_the_same_settings_replace_their_picture_and_others_do_not(tmp_path):
     first = save(picture(), RECORD, tmp_path)
     again = replace(RECORD, created="later", torch="3.0", seconds=9.0, batch_prompts=["x", "y"])
     assert save(picture(seed=1), again, tmp_path) == first
-    assert record.difference(first, picture(seed=1)) == 0
+    assert difference(first, picture(seed=1)) == 0
     longer = save(picture(), replace(RECORD, steps=8, steps_done=8), tmp_path)
     retrained = save(picture(), replace(RECORD, weights={"stickers/a": "11"}), tmp_path)
     assert [path.stem for path in (first, longer, retrained)] == [
@@ -282,12 +283,16 @@ def test_killed_at_any_moment_a_file_is_whole(tmp_path):
 SMALL = {"M": 6, "k": 2, "steps": 3, "copies": 2}
 
 
-def draw(models, folder, prompts=("a blue dog",), seeds=(0,), done=3, **options):
-    """Make pictures with a small budget, up to a step, and save them."""
+def draw(models, folder, prompts=("a blue dog",), seeds=(0,), done=3, turned=None, **options):
+    """Make pictures with a small budget, up to a step, the knobs turned on the way, and save them."""
     run = fd.fusedream(list(prompts), models, seed=list(seeds), budget="quick", **SMALL, **options)
-    step = list(islice(run, done + 1))[-1]
-    made = describe(step, models, replace(budget("quick"), **SMALL), prompts, seeds, options)
-    return [save(image, what, folder) for image, what in zip(step.best_image, made, strict=True)]
+    return keep(run, folder, done, turned or {})
+
+
+def keep(run, folder, done, turned):
+    for step in islice(run, done + 1):
+        run.turn(**turned.get(step.index, {}))
+    return [save(image, what, folder) for image, what in describe(run)]
 
 
 def test_a_record_says_what_made_the_picture(models, tmp_path):
@@ -313,7 +318,47 @@ def test_a_replay_is_equal_alone_in_a_batch_and_stopped_early(models, tmp_path):
     for path in (batch[1], stopped, optional):
         image, off = replay(path, device="cpu")
         assert off == 0
-        assert record.difference(path, image) == 0
+        assert difference(path, image) == 0
+
+
+def test_a_replay_turns_the_knobs_again(models, tmp_path):
+    turned = {0: {"lr": 0.001}, 1: {"prompt": ["a red car"], "cutout": 0.5}, 2: {"steps": 4, "noise": 0.1}}
+    (path,) = draw(models, tmp_path, done=4, turned=turned)
+    told = read_record(path)
+    assert (told.prompt, told.batch_prompts, told.steps, told.steps_done) == (
+        "a red car", ["a blue dog"], 3, 4,
+    )  # fmt: skip
+    assert sorted(map(str, told.knobs)) == sorted(
+        str({"step": step, name: value}) for step, many in turned.items() for name, value in many.items()
+    )
+    assert replay(path)[1] == 0
+    plain = save(png_of(path), replace(told, knobs=[]), tmp_path / "plain")
+    assert replay(plain)[1] > 0
+
+
+def png_of(path):
+    return torch.from_numpy(png.decode(path)[0].copy()).permute(2, 0, 1) / 127.5 - 1
+
+
+def test_compositions_and_transports_replay_too(models, tmp_path):
+    tiny = Budget("tiny", M=4, k=2, steps=2, copies=2, lr=0.02, start_copies=1, judged_copies=2)
+    boxes = [fd.Placement.at(0.5, "left", "top"), fd.Placement(0.65, 0.5, 1.0, height=0.4)]
+    duet = fd.compose("a cat on a house", models, placements=boxes, budget=tiny, beta=0.5)
+    plan = fd.transport(["a cat", "a house"], models, seed=[1, 2], patches=4, budget=tiny)
+    for run, turned in ((duet, {"rival": "linear"}), (plan, {"epsilon": 0.4})):
+        paths = keep(run, tmp_path, 2, {1: turned})
+        assert [read_record(path).knobs for path in paths] == [[{"step": 1, **turned}]] * len(paths)
+        assert read_record(paths[-1]).prompt in ("a cat on a house", "a cat, a house")
+        assert replay(paths[-1])[1] == 0
+
+
+def test_what_no_text_holds_is_told(models, pictures):
+    run = fd.transport(["a cat", pictures[0]], models, steps=0, patches=2)
+    with pytest.raises(ValueError, match="has not begun"):
+        describe(run)
+    next(run)
+    with pytest.raises(ValueError, match="a prompt is an image"):
+        describe(run)
 
 
 def test_a_picture_that_differs_says_how_far(models, tmp_path):
@@ -323,7 +368,7 @@ def test_a_picture_that_differs_says_how_far(models, tmp_path):
     pixels[3, 5, 1] += 7 if pixels[3, 5, 1] < 128 else -7
     save(torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1, told, tmp_path)
     assert replay(path)[1] == 7
-    assert record.difference(path, torch.zeros(3, 5, 5)) == 255
+    assert difference(path, torch.zeros(3, 5, 5)) == 255
 
 
 def test_other_weights_and_another_device_are_told(models, tmp_path):
@@ -338,8 +383,8 @@ def test_other_weights_and_another_device_are_told(models, tmp_path):
 
 
 def test_changes_name_what_differs():
-    assert record.changes(RECORD, RECORD) == []
-    assert record.changes(RECORD, replace(RECORD, torch="9", threads=7)) == [
+    assert changes(RECORD, RECORD) == []
+    assert changes(RECORD, replace(RECORD, torch="9", threads=7)) == [
         "torch was  and is 9",
         "threads was 0 and is 7",
     ]

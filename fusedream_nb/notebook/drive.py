@@ -1,0 +1,92 @@
+"""Who takes a session's steps: chosen here, for every kind of notebook.
+
+A loop inside a cell keeps a kernel from reading what a slider sends. So the cell returns, and a task of
+the kernel's own event loop takes the steps, letting messages in between. Colab does not show what comes
+after a cell's end: there the cell goes on, and polls. Without a kernel nobody turns a knob.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from importlib import import_module
+from typing import Literal
+
+from .live import Session
+
+Mode = Literal["task", "poll", "inline"]
+MODES: tuple[Mode, ...] = ("task", "poll", "inline")
+QUIET = 6  # turns of the event loop without news, after which the next step is made
+IDLE = 0.02  # seconds between two looks at a session that waits
+
+
+def choose() -> Mode:
+    """Return how sessions are driven where this runs."""
+    if "google.colab" in sys.modules or "COLAB_RELEASE_TAG" in os.environ:
+        return "poll"
+    interactive = sys.modules.get("IPython")
+    shell = interactive.get_ipython() if interactive else None
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return "inline"
+    return "task" if hasattr(shell, "kernel") else "inline"
+
+
+def drive(session: Session, mode: Mode | None = None) -> None:
+    """Begin to take a session's steps: in a task; by polling, until it ends; or not yet.
+
+    With "inline" it is ``session.result()`` that takes them. Raises ValueError for an unknown mode.
+    """
+    mode = mode or choose()
+    if mode not in MODES:
+        raise ValueError(f"No mode is called {mode!r}; known are {', '.join(MODES)}.")
+    if mode == "task":
+        _as_tasks(session)
+    elif mode == "poll":
+        _polling(session)
+
+
+def _as_tasks(session: Session) -> None:
+    """Step a session in a task of the event loop, and in another one when it is begun again."""
+    loop = asyncio.get_running_loop()
+    running: set[asyncio.Task[None]] = set()
+
+    def wake(_: Session) -> None:
+        if session.going and not running:
+            task = loop.create_task(_in_turns(session))
+            running.add(task)  # the loop itself keeps no more than a weak reference
+            task.add_done_callback(running.discard)
+
+    session.watchers.append(wake)
+    wake(session)
+
+
+async def _in_turns(session: Session) -> None:
+    while session.going:
+        await _let_in(session)
+        if not session.advance():
+            await asyncio.sleep(IDLE)
+
+
+async def _let_in(session: Session) -> None:
+    """Let the event loop turn until no more knobs are turned: the step that follows sees the last of them."""
+    quiet, seen = 0, session.events
+    while quiet < QUIET:
+        await asyncio.sleep(0)
+        quiet, seen = (quiet + 1, seen) if session.events == seen else (0, session.events)
+
+
+def _polling(session: Session) -> None:
+    try:
+        events = import_module("jupyter_ui_poll").ui_events
+    except ImportError:
+        print("Knobs reach a running cell with jupyter_ui_poll only: python -m pip install jupyter-ui-poll")
+        return
+    with events() as poll:
+        while session.going:
+            if not session.advance():
+                time.sleep(IDLE)
+            poll(10)

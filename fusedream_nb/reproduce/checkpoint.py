@@ -1,0 +1,103 @@
+"""A run's state on disk, whole or not at all: a process that is killed goes on from there, to the bit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fusedream_nb import __version__
+
+from . import png
+
+if TYPE_CHECKING:
+    from fusedream_nb.method.optimise import Step
+    from fusedream_nb.method.steer import State, Steerable
+
+EVERY = 30.0  # seconds between two checkpoints
+FILE = "state.pt"
+S = TypeVar("S", bound="Step")
+
+
+def checkpointed(run: Steerable[S], folder: str | Path, *, every: float = EVERY) -> Iterator[S]:
+    """Return a run's steps; meanwhile its state is saved in a folder, and gone on from if it is there.
+
+    The state is that after a step: the first, then one every so many seconds (0: each), then the last.
+    Going on begins with the saved step again. Call it before knobs are turned.
+    Raises ValueError, before any work, where the folder holds another run's state or a damaged one, and
+    OSError where it cannot be written to.
+    """
+    state = load_state(run, folder)
+    if state is not None:
+        run.load_state_dict(state)
+    return _saving(run, Path(folder), every)
+
+
+def _saving(run: Steerable[S], folder: Path, every: float) -> Iterator[S]:
+    due = 0.0
+    for step in run:
+        if time.monotonic() >= due or step.index >= step.total:
+            save_state(run, folder)
+            due = time.monotonic() + every
+        yield step
+
+
+def save_state(run: Steerable[Any], folder: str | Path) -> Path:
+    """Write a run's state after its last step to a folder, atomically; raises OSError where it cannot be."""
+    import torch
+
+    buffer, folder = BytesIO(), Path(folder)
+    torch.save({"made_by": made_by(run), "state": run.state_dict()}, buffer)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        png.write({folder / FILE: buffer.getvalue()})
+    except OSError as error:
+        raise png.cannot_write(folder, error) from error
+    return folder / FILE
+
+
+def load_state(run: Steerable[Any], folder: str | Path) -> State | None:
+    """Return the state of a run that a folder holds, or None where it holds none.
+
+    Raises ValueError for another run's state and for a file that is damaged, OSError where it cannot be read.
+    """
+    import torch
+
+    path = Path(folder) / FILE
+    if not path.exists():
+        return None
+    data = BytesIO(path.read_bytes())
+    try:
+        saved = torch.load(data, map_location=run.models.device, weights_only=True)
+        made, state = saved["made_by"], saved["state"]
+    except (RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError, pickle.PickleError) as error:
+        raise ValueError(f"{path} is damaged or no state of a run; remove it to begin anew.") from error
+    mine = made_by(run)
+    if made != mine:
+        other = next(name for name in mine if made.get(name) != mine[name])
+        raise ValueError(f"{path} is another run's ({other} differs); choose another folder or remove it.")
+    return state
+
+
+def made_by(run: Steerable[Any]) -> dict[str, str]:
+    """Return what a run was asked for, as texts that are the same in every process."""
+    recipe = run.recipe
+    rows = {name: getattr(recipe, name) for name in ("method", "prompts", "seeds", "options")}
+    rows |= {"sizes": asdict(recipe.sizes), "model": run.models.name, "package": __version__}
+    return {name: json.dumps(value, default=_told, sort_keys=True) for name, value in rows.items()}
+
+
+def _told(value: Any) -> str:  # noqa: ANN401
+    """Tell an argument that JSON does not hold: a tensor by its digest, anything else by its text."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return hashlib.sha256(value.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))

@@ -1,0 +1,289 @@
+"""Runs saved, resumed and steered between any two steps: the same bits, and knobs that do what they say."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import fields
+from itertools import islice
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import fusedream_nb as fd
+from fusedream_nb.method import augment
+from fusedream_nb.method.budgets import Budget
+from fusedream_nb.method.latents import noisy
+from fusedream_nb.method.optimise import Step
+from fusedream_nb.method.recipes import make
+from fusedream_nb.method.steer import Refused, Steerable
+from fusedream_nb.models import Models
+from fusedream_nb.models.generators import Latent
+
+STEPS = 6  # one more than from one look at the best to the next
+TINY = Budget("tiny", M=4, k=2, steps=STEPS, copies=2, lr=0.02, start_copies=1, judged_copies=2)
+DOG, CAR = "a photo of a blue dog", "a photo of a red car"
+TWO = (fd.Placement.at(0.5, "left", "top"), fd.Placement.at(0.65))
+
+
+def dogs(models: Models, seed: Any = 1, **more: Any) -> Steerable:
+    return fd.fusedream(DOG, models, seed=seed, **{"budget": TINY, **more})
+
+
+def duets(models: Models, **more: Any) -> Steerable:
+    return fd.compose("a cat on a house", models, **{"placements": TWO, "keep": 1, "budget": TINY, **more})
+
+
+def plans(models: Models, **more: Any) -> Steerable:
+    return fd.transport([DOG, CAR], models, **{"patches": 4, "budget": TINY, **more})
+
+
+def pair(models: Models) -> Steerable:
+    return dogs(models, [1, 2])
+
+
+RUNS: dict[str, tuple[Callable[..., Steerable], dict[int, dict[str, Any]]]] = {
+    "fusedream": (
+        dogs,
+        {2: {"lr": 0.01, "cutout": 0.3}, 4: {"prompt": ["a cat"], "noise": 0.1, "copies": 3}},
+    ),
+    "compose": (duets, {2: {"rival": "inverse", "beta": 0.5}, 4: {"lr": 0.01, "colour": 0.0}}),
+    "transport": (plans, {2: {"epsilon": 0.5, "patches": 3}, 4: {"prompt": ["a cat"], "noise": 0.1}}),
+}
+
+
+def through(run: Steerable, knobs: dict[int, dict[str, Any]], first: int = -1) -> list[Step]:
+    """Take all steps, the knobs turned after those that they name, from the first on."""
+    steps = []
+    for step in run:
+        steps.append(step)
+        if step.index >= first:
+            run.turn(**knobs.get(step.index, {}))
+    return steps
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two values, tensors or things made of these are equal to the bit."""
+    if isinstance(one, Tensor):
+        return torch.equal(one, other)
+    if hasattr(one, "__dataclass_fields__"):
+        names = [f.name for f in fields(one) if f.name != "seconds"]
+        return all(same(getattr(one, name), getattr(other, name)) for name in names)
+    return one == other
+
+
+def stored(state: dict[str, Any]) -> dict[str, Any]:
+    """Send a state through a file, as a process that is killed must."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_resumed_at_any_step_it_is_the_unbroken_run(models: Models, name: str) -> None:
+    method, knobs = RUNS[name]
+    whole = method(models)
+    states, steps = [], []
+    for step in whole:
+        steps.append(step)
+        states.append(stored(whole.state_dict()))
+        whole.turn(**knobs.get(step.index, {}))
+    assert len(steps) == STEPS + 1
+    for at in (0, 3, STEPS):
+        again = method(models)
+        again.load_state_dict(states[at])
+        for mine, its in zip(through(again, knobs, at), steps[at:], strict=True):
+            assert same(mine, its), (at, its.index)
+        assert again.log == whole.log
+    assert whole.log == [{"step": at, n: v} for at, many in knobs.items() for n, v in sorted_as(whole, many)]
+
+
+def sorted_as(run: Steerable, many: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Changes made at once are taken in the order in which the run lists its knobs."""
+    return [(name, many[name]) for name in run.knobs if name in many]
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_state_is_not_touched_by_what_comes_after_and_serves_twice(models: Models, name: str) -> None:
+    method, knobs = RUNS[name]
+    run = method(models)
+    next(run), next(run)
+    state = run.state_dict()
+    last = through(run, knobs)[-1]
+    for _ in range(2):
+        run.load_state_dict(state)
+        assert same(through(run, knobs)[-1], last)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_log_makes_the_same_pictures_again(models: Models, name: str) -> None:
+    method, knobs = RUNS[name]
+    run = method(models)
+    last = through(run, knobs)[-1]
+    changes: dict[int, dict[str, Any]] = {}
+    for entry in run.log:
+        changes.setdefault(entry["step"], {}).update({n: v for n, v in entry.items() if n != "step"})
+    again = make(run.recipe, models)
+    assert same(through(again, changes)[-1], last)
+    assert not same(list(make(run.recipe, models))[-1], last)
+
+
+SAME_AS = [
+    (dogs, {"lr": 0.01}, {"lr": 0.01}),
+    (dogs, {"copies": 5}, {"copies": 5}),
+    (dogs, {"steps": 1}, {"steps": 1}),
+    (dogs, {"colour": 0.0, "cutout": 0.0}, {"policy": ("translation", "resize")}),
+    (dogs, {"resize": 0.5}, {"policy": {**dict.fromkeys(augment.ALL, 1.0), "resize": 0.5}}),
+    (plans, {"epsilon": 0.7}, {"epsilon": 0.7}),
+    (plans, {"patches": 2}, {"patches": 2}),
+    (plans, {"weights": [1.0, 3.0]}, {"weights": [1.0, 3.0]}),
+    (duets, {"lr": 0.02}, {"lr": 0.02}),
+]
+
+
+@pytest.mark.parametrize(("method", "knobs", "arguments"), SAME_AS, ids=str)
+def test_a_knob_turned_at_the_start_is_the_argument(
+    models: Models, method: Callable[..., Steerable], knobs: dict[str, Any], arguments: dict[str, Any]
+) -> None:
+    run, other = method(models, steps=2), method(models, **{"steps": 2, **arguments})
+    if "policy" in arguments:  # the start is ranked by it too
+        state = next(run) and run.state_dict()
+        next(other)
+        other.load_state_dict({**state, "knobs": other.knobs})
+        run.load_state_dict(state)
+    mine, its = through(run, {0: knobs})[-1], list(other)[-1]
+    assert torch.equal(mine.image, its.image)
+    assert mine.index == its.index
+
+
+def test_the_rule_is_followed_a_step_after_it_was_chosen(models: Models) -> None:
+    run, plain = (duets(models, placements=TWO[1], steps=4) for _ in range(2))
+    plain = list(plain)
+    steps = through(run, {2: {"rival": "linear", "lam": 0.9}})
+    assert torch.equal(steps[3].image, plain[3].image)
+    assert not torch.equal(steps[3].lam, plain[3].lam)
+    assert not torch.equal(steps[4].image, plain[4].image)
+
+
+def test_a_box_can_be_moved_where_there_is_but_one(models: Models) -> None:
+    run = duets(models, placements=fd.Placement(0.5))
+    steps = through(run, {2: {"x": 0.0, "alpha": 0.6}})
+    assert [step.placements[0].x for step in steps] == [0.5] * 3 + [0.0] * 4
+    assert torch.equal(steps[3].best_score, steps[3].judged)  # the best begins anew
+    assert {"x", "y", "alpha"}.isdisjoint(duets(models).knobs)
+
+
+def test_other_words_begin_the_best_anew_and_change_what_is_climbed(models: Models) -> None:
+    for words in (["a photo of a red car"], ["a cat", "a house"]):
+        run = dogs(models, [1, 2])
+        steps = through(run, {1: {"prompt": words}})
+        texts = words * (2 // len(words))
+        fixed = augment.draw(1, 2, torch.Generator().manual_seed(20_211_203))
+        judge = fd.AugCLIP(models.clip, texts, 2, fixed=fixed)
+        assert torch.equal(steps[2].best_image, steps[2].image)
+        with torch.no_grad():
+            torch.testing.assert_close(steps[-1].best_score, judge(steps[-1].best_image, torch.Generator()))
+
+
+def test_more_steps_go_on_after_the_last(models: Models) -> None:
+    run = dogs(models, steps=2)
+    taken = [next(run) for _ in range(3)]
+    run.turn(steps=4)
+    taken += list(run)
+    assert [step.index for step in taken] == [0, 1, 2, 3, 4]
+    assert same(taken[-1].image, list(dogs(models, steps=4))[-1].image)
+    run.turn(lr=1.0)
+    assert next(run, None) is None
+    assert run.log == [{"step": 2, "steps": 4}]  # what comes after the end changes nothing
+
+
+BAD = [
+    (dogs, {"lr": 0.0}, "above 0"),
+    (dogs, {"lr": float("nan")}, "above 0"),
+    (dogs, {"copies": 0}, "at least 1"),
+    (dogs, {"prompt": [""]}, "prompt is empty"),
+    (dogs, {"prompt": ["a", "b", "c"]}, "one prompt or as many"),
+    (dogs, {"cutout": 1.5}, r"\[0, 1\]"),
+    (dogs, {"noise": -1.0}, "0 or more"),
+    (plans, {"epsilon": 0.0}, "above 0"),
+    (plans, {"weights": [1.0, -1.0]}, "above 0"),
+    (plans, {"patches": 0}, "at least 1"),
+    (plans, {"prompt": []}, "no prompt"),
+    (duets, {"rival": "me"}, "known are"),
+    (duets, {"beta": -1.0}, "0 or more"),
+]
+
+
+@pytest.mark.parametrize(("method", "knobs", "reason"), BAD, ids=str)
+def test_a_value_that_is_refused_goes_back(
+    models: Models, method: Callable[..., Steerable], knobs: dict[str, Any], reason: str
+) -> None:
+    run = method(models, steps=0)
+    next(run)
+    before = dict(run.knobs)
+    run.turn(**knobs)
+    with pytest.raises(Refused, match=reason):
+        next(run)
+    assert run.wanted == run.knobs == before
+    assert run.log == []
+
+
+def test_after_a_refusal_the_run_goes_on_as_if_nothing_had_been(models: Models) -> None:
+    run = dogs(models, steps=2)
+    next(run)
+    run.turn(lr=-1.0, prompt=[" "], copies=3)
+    for name in ("lr", "prompt"):
+        with pytest.raises(Refused, match=name):
+            next(run)
+    assert torch.equal(list(run)[-1].image, list(dogs(models, steps=2, copies=3))[-1].image)
+    assert run.log == [{"step": 0, "copies": 3}]
+
+
+def test_an_unknown_knob_and_another_runs_state_are_named(models: Models) -> None:
+    run = dogs(models)
+    with pytest.raises(ValueError, match="no knob called 'speed'; it has lr, steps"):
+        run.turn(speed=1)
+    with pytest.raises(ValueError, match="take a step first"):
+        run.state_dict()
+    next(run)
+    for other in (plans(models), dogs(models, k=3)):
+        other.load_state_dict(run.state_dict())
+        with pytest.raises(ValueError, match="resume with the same"):
+            next(other)
+
+
+def test_a_closed_run_keeps_its_step_and_lets_go_of_the_rest(models: Models) -> None:
+    run = dogs(models)
+    *_, last = islice(run, 3)
+    run.close()
+    assert run.step is last
+    assert next(run, None) is None
+
+
+@given(st.integers(1, 4), st.floats(0, 1), st.integers(0, 2**31))
+@settings(max_examples=30, deadline=None)
+def test_a_strength_lies_between_off_and_on(copies: int, strength: float, seed: int) -> None:
+    def numbers(policy: Any) -> augment.Draw:
+        return augment.draw(1, copies, torch.Generator().manual_seed(seed), policy)
+
+    part = numbers(dict.fromkeys(augment.ALL, strength))
+    on, off = numbers(augment.ALL), numbers(())
+    for name in ("brightness", "saturation", "contrast", "shift_x", "ratio", "cut"):
+        whole, none, mine = (getattr(draw, name) for draw in (on, off, part))
+        torch.testing.assert_close(mine, none + strength * (whole - none), atol=1e-5, rtol=1e-4)
+    assert same(numbers(dict.fromkeys(augment.ALL, 1.0)), on)
+    assert same(numbers(dict.fromkeys(augment.ALL, 0.0)), off)
+
+
+def test_noise_has_its_deviation_and_each_run_its_own() -> None:
+    latent = Latent(torch.zeros(2, 4000))
+    rngs = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+    z = noisy(latent, 0.3, rngs).z
+    assert torch.equal(z[1], 0.3 * torch.randn(4000, generator=torch.Generator().manual_seed(2)))
+    assert z.std().item() == pytest.approx(0.3, rel=0.05)
+    assert not torch.equal(z[0], z[1])
