@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .weights import entry
+from .weights import CLIP, entry
 
 if TYPE_CHECKING:
     import torch
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .generators import Generator
     from .perceptual import Perceptual
 
+IMAGENET = 1000  # classes
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -68,15 +69,16 @@ def load(
     judge: str | None = None,
     perceptual: str | None = None,
 ) -> Models:
-    """Load a generator by name or folder, with its encoders and perceptual distance.
+    """Load a generator by name or local path, with its encoders and perceptual distance.
 
     ``name`` None reads FUSEDREAM_MODEL, else takes "stickers"; "stickers/vqgan" and
     "stickers/vqgan-painted" are the sticker world with a VQGAN. ``device`` is that of
     :func:`resolve_device`, and on CUDA the networks compute in bfloat16. ``canvas`` is the (height, width)
-    in pixels that a VQGAN draws. ``clip``, ``judge`` and ``perceptual`` are names or folders; outside the
-    sticker world they default to ViT-B-32-quickgelu, the same again, and lpips-squeeze.
-    Raises ValueError for unknown names, and for a canvas where the generator has but one size or cannot
-    fill it; FileNotFoundError where weights are missing.
+    in pixels that a VQGAN draws. ``clip``, ``judge`` and ``perceptual`` are names or paths too, CLIPs also
+    any MODEL/TAG of open_clip; outside the sticker world they default to ViT-B-32-quickgelu with OpenAI's
+    weights, the same again, and lpips-squeeze. What is not here yet is fetched, see ``fetch.py``.
+    Raises ValueError for unknown names, for files that are not what they should be, and for a canvas where
+    the generator has but one size or cannot fill it; FileNotFoundError where weights cannot be had.
     """
     import torch
 
@@ -86,17 +88,17 @@ def load(
     dtype = torch.bfloat16 if chosen.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
     name = name or os.environ.get("FUSEDREAM_MODEL") or "stickers"
     embedded = name.partition("/")[0] == "stickers"
-    folder = _folder("stickers/generator" if name == "stickers" else name)
+    path = _path("stickers/generator" if name == "stickers" else name)
     with warnings.catch_warnings():  # torchvision's and torch's own notes on lpips' and biggan's age
         warnings.simplefilter("ignore", (UserWarning, FutureWarning))
         return Models(
             name=name,
             world="sticker world" if embedded else "",
-            generator=_generator(folder, canvas, chosen, dtype),
-            clip=_clip(clip or ("stickers/clip" if embedded else "ViT-B-32-quickgelu")).to(chosen, dtype),
-            judge=_clip(judge or ("stickers/judge" if embedded else "ViT-B-32-quickgelu")).to(chosen, dtype),
-            perceptual=Perceptual.from_folder(
-                _folder(perceptual or ("stickers/lpips" if embedded else "lpips-squeeze")),
+            generator=_generator(path, canvas, chosen, dtype),
+            clip=_clip(clip or ("stickers/clip" if embedded else CLIP)).to(chosen, dtype),
+            judge=_clip(judge or ("stickers/judge" if embedded else CLIP)).to(chosen, dtype),
+            perceptual=Perceptual.from_path(
+                _path(perceptual or ("stickers/lpips" if embedded else "lpips-squeeze")),
                 linear_heads=not embedded,
             ).to(chosen),
             device=chosen,
@@ -105,28 +107,37 @@ def load(
 
 
 def _generator(
-    folder: Path, canvas: tuple[int, int] | None, device: torch.device, dtype: torch.dtype
+    path: Path, canvas: tuple[int, int] | None, device: torch.device, dtype: torch.dtype
 ) -> Generator:
+    from .biggan import BigGAN
+    from .biggan_files import is_biggan
+    from .classes import imagenet
     from .generators import BigGANDeep
     from .vqgan import VQGAN, is_vqgan
 
-    if is_vqgan(folder):
-        return VQGAN.from_folder(folder, canvas=canvas).to(device, dtype)
+    if is_vqgan(path):
+        return VQGAN.from_folder(path, canvas=canvas).to(device, dtype)
     if canvas is not None:
         raise ValueError("A BigGAN draws pictures of one size; a canvas is for a VQGAN.")
-    return BigGANDeep.from_folder(folder).to(device, dtype)
+    kind = BigGAN.from_path if is_biggan(path) else BigGANDeep.from_folder
+    generator = kind(path).to(device, dtype)
+    if not generator.class_names and len(generator.embeddings) == IMAGENET:
+        generator.class_names = imagenet()
+    return generator
 
 
 def _clip(name: str) -> Clip:
     from .encoders import Clip
 
     shown = f"the sticker {'CLIP' if name.endswith('/clip') else 'judge'}" if "stickers/" in name else name
-    return Clip.from_folder(_folder(name), name=shown)
+    return Clip.from_folder(_path(name), name=shown)
 
 
-def _folder(name: str) -> Path:
-    """Return the folder of a model's weights: a local one, or that of a name in the catalogue."""
-    if Path(name).is_dir() and not name.startswith("stickers"):
-        return Path(name)
+def _path(name: str) -> Path:
+    """Return where a model's weights are: a local path, or the folder of a name, fetched if need be."""
+    from .convert import ready
+
     head, _, tail = name.partition("/")
-    return entry(head).require() / tail
+    if head == "stickers":
+        return entry(head).require() / tail
+    return Path(name) if Path(name).exists() else ready(entry(name))

@@ -45,7 +45,9 @@ class Clip:
         Raises FileNotFoundError for a missing file and ValueError for missing or surplus keys.
         """
         config = json.loads((folder / "open_clip_config.json").read_text())
-        model = open_clip.CLIP(**config["model_cfg"])
+        settings = dict(config["model_cfg"])
+        custom = settings.pop("custom_text", False)
+        model = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**settings)
         tensors = read_tensors(folder, ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"))
         load_strictly(model, tensors, folder)
         scale = config.get("preprocess_cfg", {})
@@ -70,7 +72,8 @@ class Clip:
     @property
     def dim(self) -> int:
         """Dimension of the shared space."""
-        return self.model.text_projection.shape[1]
+        text = getattr(self.model, "text", self.model)  # open_clip's CustomTextCLIP has a tower of its own
+        return text.text_projection.shape[1]
 
     def encode_text(self, texts: str | Sequence[str]) -> Tensor:
         """Return unit vectors [n, dim] of texts; warns of words that the encoder does not know."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -65,6 +66,48 @@ class Generator(Protocol):
         ...
 
 
+class ClassConditional(ABC):
+    """What both BigGANs share: their latents z, y [n, dim], the truncation and where they compute.
+
+    :attr:`layers` is the number of layers that read a latent, each of which can have one of its own.
+    Raises ValueError for a truncation out of (0, 1].
+    """
+
+    size: int
+    layers: int
+    class_names: Sequence[str] = ()
+
+    def __init__(self, network: nn.Module, embeddings: Tensor, z_dim: int, truncation: float) -> None:
+        if not 0 < truncation <= 1:
+            raise ValueError(f"The truncation must lie in (0, 1], not {truncation}.")
+        self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.embeddings = embeddings  # [classes, dim]
+        self.z_dim, self.truncation = z_dim, truncation
+        self.dtype = torch.float32
+
+    def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Self:
+        """Move the generator to a device, and choose what its convolutions compute in."""
+        self.dtype = dtype
+        self.network = self.network.to(device)
+        self.embeddings = self.embeddings.to(device)
+        return self
+
+    def sample(self, n: int, rng: torch.Generator) -> Latent:
+        """Draw z ~ N(0, I) clamped to [-2, 2], times the truncation, and y of a random class."""
+        z = torch.randn(n, self.z_dim, generator=rng, device=rng.device).clamp(-2, 2) * self.truncation
+        y = torch.randint(len(self.embeddings), (n,), generator=rng, device=rng.device)
+        z = z.to(self.embeddings.device)
+        return Latent(z, self.embeddings[y.to(self.embeddings.device)])
+
+    @abstractmethod
+    def decode(self, latent: Latent) -> Tensor:
+        """Return the pictures [n, 3, size, size] in [-1, 1] of latents z, y [n, dim] or [n, layers, dim]."""
+
+    def project(self, latent: Latent) -> Latent:
+        """Clamp z to [-2, 2], as the paper does; y is free."""
+        return Latent(latent.z.clamp(-2, 2), latent.y)
+
+
 class _FoldedBatchNorm(nn.Module):
     """BigGAN-deep's conditional batch norm as one multiply-add, its statistics folded in.
 
@@ -110,7 +153,7 @@ def _fold(model: nn.Module, truncation: float) -> None:
     last.out_channels = 3
 
 
-class BigGANDeep:
+class BigGANDeep(ClassConditional):
     """BigGAN-deep (Brock, Donahue, Simonyan, 2018) through ``pytorch_pretrained_biggan``'s class.
 
     Loads any folder with ``config.json`` and ``pytorch_model.bin`` or ``model.safetensors``:
@@ -118,17 +161,13 @@ class BigGANDeep:
     """
 
     def __init__(self, model: nn.Module, *, truncation: float = 1.0, class_names: Sequence[str] = ()) -> None:
-        if not 0 < truncation <= 1:
-            raise ValueError(f"The truncation must lie in (0, 1], not {truncation}.")
-        self.size: int = model.config.output_dim
-        self.z_dim: int = model.config.z_dim
-        self.class_names: Sequence[str] = tuple(class_names)
-        self.truncation = truncation
-        self.embeddings = model.embeddings.weight.detach().T.contiguous()  # [classes, dim]
-        self.layers = 1 + len(model.config.layers)  # that read a latent: the first linear one, each block
+        self.size = model.config.output_dim
+        self.class_names = tuple(class_names)
+        self.layers = 1 + len(model.config.layers)  # the first linear one, each block
+        embeddings = model.embeddings.weight.detach().T.contiguous()
+        super().__init__(model.generator, embeddings, model.config.z_dim, truncation)
         _fold(model.eval().requires_grad_(False), truncation)
         self.network = model.generator.to(memory_format=torch.channels_last)
-        self.dtype = torch.float32
 
     @classmethod
     def from_folder(cls, folder: Path, *, truncation: float = 1.0) -> Self:
@@ -144,20 +183,6 @@ class BigGANDeep:
         model = BigGAN(BigGANConfig.from_dict(config))
         load_strictly(model, read_tensors(folder, ("model.safetensors", "pytorch_model.bin")), folder)
         return cls(model, truncation=truncation, class_names=names)
-
-    def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Self:
-        """Move the generator to a device, and choose what its convolutions compute in."""
-        self.dtype = dtype
-        self.network = self.network.to(device)
-        self.embeddings = self.embeddings.to(device)
-        return self
-
-    def sample(self, n: int, rng: torch.Generator) -> Latent:
-        """Draw z ~ N(0, I) clamped to [-2, 2], times the truncation, and y of a random class."""
-        z = torch.randn(n, self.z_dim, generator=rng, device=rng.device) * self.truncation
-        y = torch.randint(len(self.embeddings), (n,), generator=rng, device=rng.device)
-        z = z.clamp(-2, 2).to(self.embeddings.device)
-        return Latent(z, self.embeddings[y.to(self.embeddings.device)])
 
     def decode(self, latent: Latent) -> Tensor:
         """Return the pictures [n, 3, size, size] in [-1, 1] of latents z, y [n, dim].
@@ -185,7 +210,3 @@ class BigGANDeep:
             x = layer(x, next(blocks), self.truncation) if reads else layer(x)
         x = torch.relu(network.bn(x, self.truncation))
         return torch.tanh(network.conv_to_rgb(x))
-
-    def project(self, latent: Latent) -> Latent:
-        """Clamp z to [-2, 2], as the paper does; y is free."""
-        return Latent(latent.z.clamp(-2, 2), latent.y)

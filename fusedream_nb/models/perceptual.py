@@ -11,22 +11,33 @@ from torch import Tensor, nn
 
 from .files import load_strictly, read_tensors
 
+TRUNKS = {  # of torchvision, by the names of their files
+    "squeeze": "squeezenet1_1-b8a52dc0.pth",
+    "alex": "alexnet-owt-7be5be79.pth",
+    "vgg": "vgg16-397923af.pth",
+}
+
 
 class Perceptual:
-    """LPIPS of the ``lpips`` package on a SqueezeNet trunk: two batches of pictures → [n]."""
+    """LPIPS of the ``lpips`` package on one of its three trunks: two batches of pictures → [n]."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     @classmethod
-    def from_folder(cls, folder: Path, *, linear_heads: bool) -> Self:
-        """Load a trunk, ``squeezenet1_1`` of torchvision by its ``features``.
+    def from_path(cls, path: Path, *, linear_heads: bool) -> Self:
+        """Load a trunk of torchvision by its ``features``, from a file of its name or the file's folder.
 
-        ``linear_heads`` adds the package's trained channel weights, which belong to the ImageNet
-        trunk. Raises FileNotFoundError for a missing file and ValueError for wrong keys.
+        What has another name is read as ``squeezenet1_1``. ``linear_heads`` adds the package's trained
+        channel weights, which belong to the ImageNet trunks.
+        Raises FileNotFoundError for a missing file and ValueError for wrong keys.
         """
-        module = lpips.LPIPS(net="squeeze", lpips=linear_heads, pnet_rand=True, verbose=False)
-        tensors = read_tensors(folder, ("model.safetensors", "squeezenet1_1-b8a52dc0.pth"))
+        folder = path if path.is_dir() else path.parent
+        names = ("model.safetensors", *TRUNKS.values()) if path.is_dir() else (path.name,)
+        file = next((name for name in names if (folder / name).exists()), "")
+        trunk = next((trunk for trunk, name in TRUNKS.items() if name == file), "squeeze")
+        module = lpips.LPIPS(net=trunk, lpips=linear_heads, pnet_rand=True, verbose=False)
+        tensors = read_tensors(folder, names)
         features = {k.removeprefix("features."): v for k, v in tensors.items() if "classifier" not in k}
         # lpips cuts the trunk into slices but keeps each layer's number as its name.
         slices = {name: part for name, part in module.net.named_children() if name.startswith("slice")}

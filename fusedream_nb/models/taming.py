@@ -65,18 +65,25 @@ def convert(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
+def trusted() -> torch.serialization.safe_globals:
+    """Return the context in which a Lightning checkpoint can be read with ``weights_only``.
+
+    Lightning of that time stored the class of its callback, of which we need no more than the name.
+    """
+    attributes = {"__module__": "pytorch_lightning.callbacks.model_checkpoint"}
+    return torch.serialization.safe_globals([type("ModelCheckpoint", (), attributes)])
+
+
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """Return the state dict of a Lightning checkpoint, its numbers as float32.
 
     Raises ValueError for a file that is no such checkpoint, or that wants to run code of its own.
     """
-    # Lightning of that time stored the class of its callback, of which we need no more than the name.
-    attributes = {"__module__": "pytorch_lightning.callbacks.model_checkpoint"}
-    with torch.serialization.safe_globals([type("ModelCheckpoint", (), attributes)]):
-        try:
+    try:
+        with trusted():
             loaded = torch.load(path, "cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            raise ValueError(f"{path} is not a checkpoint of tensors only, so it is not read.") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path} is not a checkpoint of tensors only, so it is not read.") from error
     state = loaded.get("state_dict", loaded)
     return {key: value.float() for key, value in state.items() if isinstance(value, Tensor)}
 

@@ -35,11 +35,11 @@ def look_up(index: Tensor, codes: Tensor) -> Tensor:
     return F.embedding(index, codes).movedim(-1, 1)
 
 
-def is_vqgan(folder: Path) -> bool:
-    """Whether a folder holds a VQGAN: a taming checkpoint, or diffusers' own format."""
-    config = folder / "config.json"
+def is_vqgan(path: Path) -> bool:
+    """Whether a path is a VQGAN: a taming checkpoint, or a folder with one or in diffusers' own format."""
+    config = path / "config.json"
     if not config.exists():
-        return any(folder.glob("*.ckpt"))
+        return path.suffix == ".ckpt" or any(path.glob("*.ckpt"))
     return json.loads(config.read_text()).get("_class_name") == "VQModel"
 
 
@@ -60,7 +60,7 @@ class VQGAN:
 
     @classmethod
     def from_folder(cls, folder: Path, *, canvas: tuple[int, int] | None = None) -> Self:
-        """Load a folder in diffusers' own format, or one with a taming checkpoint; every key must match.
+        """Load a folder in diffusers' own format, or a taming checkpoint or its folder; every key must match.
 
         Raises FileNotFoundError for a missing file and ValueError for missing or surplus keys.
         """

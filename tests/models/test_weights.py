@@ -36,8 +36,29 @@ def test_unknown_names_list_the_known_ones() -> None:
 
 def test_a_missing_file_says_where_to_put_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUSEDREAM_CACHE", str(tmp_path))
+    monkeypatch.setenv("FUSEDREAM_OFFLINE", "1")
     with pytest.raises(FileNotFoundError, match=f"put config.json and pytorch_model.bin .* into {tmp_path}"):
         fd.load("biggan-deep-256")
+    monkeypatch.delenv("FUSEDREAM_OFFLINE")
+    for said in (
+        r"\(234,412,452 bytes; licence: MIT",
+        "models fetch biggan-deep-256",
+        "https://s3.amazonaws.com/",
+    ):
+        with pytest.raises(FileNotFoundError, match=said):
+            entry("biggan-deep-256").require()
+
+
+def test_names_of_open_clip_are_names(tmp_path: Path) -> None:
+    known = entry("ViT-B-32-quickgelu/openai", tmp_path)
+    assert known == entry("ViT-B-32-quickgelu", tmp_path)
+    judge = entry("RN50/openai", tmp_path)
+    assert (judge.role, judge.folder) == ("clip", tmp_path / "RN50--openai")
+    assert (
+        judge.files[1].urls[0].endswith("timm/resnet50_clip.openai/resolve/main/open_clip_model.safetensors")
+    )
+    with pytest.raises(ValueError, match="No model is called 'RN50/no-such-tag'"):
+        entry("RN50/no-such-tag")
 
 
 def test_every_row_has_a_name_a_role_and_a_licence() -> None:

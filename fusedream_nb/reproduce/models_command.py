@@ -1,0 +1,113 @@
+"""``fusedream-nb models``: what can be loaded, and ``fetch``, ``verify`` and ``rm`` for its files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fusedream_nb.models.entries import Entry, File, note
+from fusedream_nb.models.weights import catalogue, entry
+
+from .terminal import table
+
+COLUMNS = ("name", "bytes", "here", "role", "licence", "folder")
+Cache = Annotated[
+    Path | None, typer.Option("--cache", help="Folder of weights.", show_default="FUSEDREAM_CACHE")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Names = Annotated[list[str], typer.Argument(metavar="NAME", help="See `fusedream-nb models`.")]
+app = typer.Typer(
+    invoke_without_command=True,
+    epilog="Examples:\n\nfusedream-nb models --json\n\nfusedream-nb models fetch biggan-deep-256",
+)
+
+
+@app.callback()
+def models(context: typer.Context, cache: Cache = None, as_json: Json = False) -> None:
+    """List what can be loaded: its size, whether it is here, its part and its licence."""
+    context.obj = cache
+    if context.invoked_subcommand is not None:
+        return
+    rows = [{name: getattr(row, name) for name in COLUMNS} for row in catalogue(cache)]
+    if as_json:
+        print(json.dumps(rows, indent=1, default=str))
+        return
+    for row in rows:
+        row["bytes"] = f"{row['bytes'] / 1e6:,.0f} MB" if row["bytes"] else "?"
+        row["here"] = "here" if row["here"] else "not here"
+    table([[row[name] for name in COLUMNS[:-1]] for row in rows])
+
+
+@app.command(epilog="Example: fusedream-nb models fetch biggan-deep-256 ViT-B-32-quickgelu/openai")
+def fetch(context: typer.Context, names: Names, cache: Cache = None) -> None:
+    """Download models, each file checked before it gets its name; replace files that are wrong.
+
+    An interrupted download goes on where it stopped. FUSEDREAM_MIRROR names a server to ask first, and
+    FUSEDREAM_OFFLINE=1 or HF_HUB_OFFLINE=1 asks none.
+    """
+    from fusedream_nb.models import fetch as downloads
+
+    for row in _rows(names, cache or context.obj):
+        print(downloads.fetch(row, again=True))
+
+
+@app.command(epilog="Example: fusedream-nb models verify")
+def verify(
+    context: typer.Context,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Or all that are here.")
+    ] = None,
+    cache: Cache = None,
+) -> None:
+    """Check the hashes of models, by name or all that are here; exit code 1 where one is wrong."""
+    store = cache or context.obj
+    rows = _rows(names, store) if names else [row for row in catalogue(store) if row.here]
+    table(line for row in rows for line in _verdicts(row))
+    if any(row.problems() for row in rows):
+        raise typer.Exit(1)
+
+
+def _verdicts(row: Entry) -> list[tuple[str, str, str]]:
+    """Return a line for each file: whether it is right, and what that was told by."""
+    return [
+        ("wrong", row.name, problem)
+        if (problem := row.problem(file))
+        else ("right", row.name, _by(row, file))
+        for file in row.files
+    ]
+
+
+def _by(row: Entry, file: File) -> str:
+    if note(row.folder / file.name).exists():
+        return f"{file.name}: as it was first fetched"
+    return f"{file.name}: {'as published' if file.sha256 else 'here; no hash is known'}"
+
+
+@app.command(epilog="Example: fusedream-nb models rm vqgan-wikiart")
+def rm(context: typer.Context, names: Names, cache: Cache = None) -> None:
+    """Delete the files of models, with what was made of them; other files in their folders stay."""
+    for row in _rows(names, cache or context.obj):
+        if row.name == "stickers":
+            raise ValueError("The stickers are a part of the package; they are not deleted.")
+        _remove(row)
+        print(f"{row.name} is no longer in {row.folder}")
+
+
+def _remove(row: Entry) -> None:
+    if not row.folder.is_dir():
+        return
+    for file in row.files:
+        for end in ("", ".part", ".lock", ".sha256"):
+            (row.folder / f"{file.name}{end}").unlink(missing_ok=True)
+    for path in row.folder.glob("converted*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if not any(row.folder.iterdir()):
+        row.folder.rmdir()
+
+
+def _rows(names: list[str], store: Path | None) -> list[Entry]:
+    return [entry(name, store) for name in dict.fromkeys(names)]

@@ -1,0 +1,180 @@
+"""What the tests of models share: a server that plays the mirrors, faults and all; weights of a BigGAN."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fusedream_nb.models.biggan import SHAPES
+
+PAGE = b"<html><body>Quota exceeded. Sign in to download.</body></html>"
+FAULTS = (
+    "wrong",
+    "half",
+    "half, unannounced",
+    "more",
+    "empty",
+    "page",
+    "hang up",
+    "stall",
+    "loop",
+    403,
+    404,
+    500,
+    503,
+)
+
+
+class Mirror(ThreadingHTTPServer):
+    """Answers ``/any/path`` by the next behaviour in its script; the last one stays.
+
+    "right" is the whole file, or the range that is asked for; "no ranges" the whole file in any case.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, content: bytes = b"") -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.content, self.scripts, self.asked = content, {}, []
+        self.contents: dict[str, bytes] = {}  # of addresses that have one of their own
+        self.stalled, self.released = threading.Event(), threading.Event()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+    def url(self, name: str, *script: str | int, content: bytes | None = None) -> str:
+        """Return an address that behaves by a script, with a content of its own or the server's."""
+        self.scripts[f"/{name}"] = deque(script or ("right",))
+        if content is not None:
+            self.contents[f"/{name}"] = content
+        return f"http://127.0.0.1:{self.server_port}/{name}"
+
+    def stop(self) -> None:
+        self.released.set()
+        self.shutdown()
+        self.server_close()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of clients that hang up."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Mirror
+
+    def log_message(self, *_: object) -> None:
+        """Keep quiet."""
+
+    def do_GET(self) -> None:
+        if self.path not in self.server.scripts:
+            return self.send_error(404)
+        script = self.server.scripts[self.path]
+        self.content = self.server.contents.get(self.path, self.server.content)
+        act = script.popleft() if len(script) > 1 else script[0]
+        start = int((re.match(r"bytes=(\d+)-$", self.headers.get("Range") or "") or [0, 0])[1])
+        self.server.asked.append((self.path, start))
+        if act == "hang up":
+            return
+        if isinstance(act, int):
+            self.send_error(act)
+        elif act == "loop":
+            self.send_response(302)
+            self.send_header("Location", self.path)
+            self.end_headers()
+        elif act in ("page", "empty"):
+            self._send(PAGE if act == "page" else b"")
+        elif start and start >= len(self.content) and act != "no ranges":
+            self.send_error(416)
+        else:
+            self._file(act, 0 if act == "no ranges" else start)
+
+    def _file(self, act: str, start: int) -> None:
+        body = bytearray(self.content[start:])
+        if act == "wrong":
+            body[len(body) // 2] ^= 1
+        elif act == "more":
+            body += b"more"
+        whole = act in ("right", "wrong", "more", "no ranges")
+        sent = body if whole else body[: len(body) // 2]
+        announced = None if act == "half, unannounced" else len(body)
+        self._send(bytes(sent), 206 if start else 200, announced)
+        if act == "stall":
+            self.wfile.flush()
+            self.server.stalled.set()
+            self.server.released.wait()
+
+    def _send(self, body: bytes, status: int = 200, announced: int | None = -1) -> None:
+        self.send_response(status)
+        if announced is not None:
+            self.send_header("Content-Length", str(len(body) if announced < 0 else announced))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+ROWS = 50  # of ivclab's statistics: truncations 0.02, 0.04, … 1
+
+
+def _release(rng: torch.Generator, *, size: int = 128, channels: int = 96, classes: int = 1000) -> dict:
+    """Random weights as ivclab's release names them; u and v are near the first singular vectors."""
+    shape, made = SHAPES[size], {}
+    widths = [channels * width for width in shape.widths]
+    condition = 128 + shape.chunk
+
+    def normed(name: str, *sides: int, bias: bool = True) -> None:
+        weight = torch.randn(sides, generator=rng) / 8
+        matrix = weight.permute(0, 2, 3, 1).flatten(1) if len(sides) == 4 else weight
+        u = F.normalize(torch.randn(sides[0], generator=rng), dim=0)
+        for _ in range(2):
+            v = F.normalize(matrix.T @ u, dim=0)
+            u = F.normalize(matrix @ v, dim=0)
+        made.update({f"{name}.weight_orig": weight, f"{name}.weight_u": u, f"{name}.weight_v": v})
+        if bias:
+            made[f"{name}.bias"] = torch.randn(sides[0], generator=rng) / 8
+
+    def statistics(name: str, width: int) -> None:
+        made[f"{name}.standing_means"] = 0.1 * torch.randn(ROWS, width, generator=rng)
+        made[f"{name}.standing_vars"] = 0.5 + torch.rand(ROWS, width, generator=rng)
+        made[f"{name}.running_mean"], made[f"{name}.running_var"] = torch.zeros(width), torch.ones(width)
+        made[f"{name}.num_batches_tracked"] = torch.tensor(0)
+
+    made["linear.weight"] = torch.randn(classes, 128, generator=rng) / 8
+    normed("g_z.g_linear", 16 * widths[0], shape.chunk)
+    for i, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+        block = f"gblock_{i}" if i else "gblock"
+        normed(f"{block}.conv0", after, before, 3, 3)
+        normed(f"{block}.conv1", after, after, 3, 3)
+        normed(f"{block}.conv_sc", after, before, 1, 1)
+        for norm, width in (("hyperbn", before), ("hyperbn_1", after)):
+            statistics(f"{block}.{norm}.crossreplicabn", width)
+            normed(f"{block}.{norm}.gamma", width, condition, bias=False)
+            normed(f"{block}.{norm}.beta", width, condition, bias=False)
+    seen = widths[shape.attention.bit_length() - 3]
+    for name, sides in {"theta": (seen // 8, seen), "phi": (seen // 8, seen), "g": (seen // 2, seen)}.items():
+        normed(f"attention.{name}", *sides, 1, 1, bias=False)
+    normed("attention.o_conv", seen, seen // 2, 1, 1, bias=False)
+    made["attention.gamma"] = torch.tensor([0.7])
+    statistics("scaledcrossreplicabn", widths[-1])
+    made["scaledcrossreplicabn.weight"] = 0.5 + torch.rand(widths[-1], generator=rng)
+    made["scaledcrossreplicabn.bias"] = torch.randn(widths[-1], generator=rng) / 8
+    normed("conv_2d", 3, widths[-1], 3, 3)
+    return made
+
+
+@pytest.fixture
+def release() -> Callable[..., dict[str, torch.Tensor]]:
+    """Return the function that makes random weights of a BigGAN."""
+    return _release
+
+
+@pytest.fixture
+def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
+    """A server with 300 kB that no compression shortens, and downloads that are switched on."""
+    for name in ("FUSEDREAM_OFFLINE", "HF_HUB_OFFLINE", "FUSEDREAM_MIRROR"):
+        monkeypatch.delenv(name, raising=False)
+    server = Mirror(bytes(i * i % 251 ^ i % 13 for i in range(300_000)))
+    yield server
+    server.stop()
