@@ -9,6 +9,7 @@ import pytest
 # The kernels that nbval starts inherit these: the same work on every machine, whatever its owner has set.
 os.environ["FUSEDREAM_BUDGET"] = "quick"
 os.environ["FUSEDREAM_DEVICE"] = "cpu"
+os.environ["FUSEDREAM_OFFLINE"] = "1"  # what is missing is told, not fetched
 os.environ.pop("FUSEDREAM_MODEL", None)
 os.environ.pop("FUSEDREAM_CLAIMS", None)
 os.environ["OMP_NUM_THREADS"] = "1"  # one thread a process: the same bits however many cores there are

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .weights import CLIP, entry
+from .weights import CLIP, JUDGE, entry
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +76,7 @@ def load(
     :func:`resolve_device`, and on CUDA the networks compute in bfloat16. ``canvas`` is the (height, width)
     in pixels that a VQGAN draws. ``clip``, ``judge`` and ``perceptual`` are names or paths too, CLIPs also
     any MODEL/TAG of open_clip; outside the sticker world they default to ViT-B-32-quickgelu with OpenAI's
-    weights, the same again, and lpips-squeeze. What is not here yet is fetched, see ``fetch.py``.
+    weights, RN50/openai, and lpips-squeeze. What is not here yet is fetched, see ``fetch.py``.
     Raises ValueError for unknown names, for files that are not what they should be, and for a canvas where
     the generator has but one size or cannot fill it; FileNotFoundError where weights cannot be had.
     """
@@ -96,7 +96,7 @@ def load(
             world="sticker world" if embedded else "",
             generator=_generator(path, canvas, chosen, dtype),
             clip=_clip(clip or ("stickers/clip" if embedded else CLIP)).to(chosen, dtype),
-            judge=_clip(judge or ("stickers/judge" if embedded else CLIP)).to(chosen, dtype),
+            judge=_clip(judge or ("stickers/judge" if embedded else JUDGE)).to(chosen, dtype),
             perceptual=Perceptual.from_path(
                 _path(perceptual or ("stickers/lpips" if embedded else "lpips-squeeze")),
                 linear_heads=not embedded,

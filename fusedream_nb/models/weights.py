@@ -12,6 +12,7 @@ __all__ = ["STICKERS", "Entry", "File", "cache", "catalogue", "entry", "sha256"]
 
 STICKERS = Path(__file__).parent / "stickers" / "weights"
 CLIP = "ViT-B-32-quickgelu"  # plain ViT-B-32 has not the activation of OpenAI's weights
+JUDGE = "RN50/openai"  # never the one that is climbed
 _S3 = "https://s3.amazonaws.com/models.huggingface.co/biggan/"
 _GITHUB = "https://github.com/"
 _TORCH = "https://download.pytorch.org/models/"

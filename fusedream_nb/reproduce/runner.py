@@ -56,7 +56,7 @@ def settings(
     Raises ValueError for an unknown name, and FileNotFoundError where the model's weights are missing.
     """
     model = model or os.environ.get("FUSEDREAM_MODEL") or "stickers"
-    if not Path(model).is_dir() or model.startswith("stickers"):
+    if not Path(model).exists() or model.startswith("stickers"):
         entry(model.partition("/")[0]).require()
     else:
         model = str(Path(model).resolve())  # notebooks run elsewhere
