@@ -133,6 +133,11 @@ def test_the_log_makes_the_same_pictures_again(models: Models, name: str) -> Non
     assert not same(list(make(run.recipe, models))[-1], last)
 
 
+def named(value: object) -> str:
+    """Name a case the same in every process."""
+    return getattr(value, "__name__", str(value))
+
+
 SAME_AS = [
     (dogs, {"lr": 0.01}, {"lr": 0.01}),
     (dogs, {"copies": 5}, {"copies": 5}),
@@ -146,7 +151,7 @@ SAME_AS = [
 ]
 
 
-@pytest.mark.parametrize(("method", "knobs", "arguments"), SAME_AS, ids=str)
+@pytest.mark.parametrize(("method", "knobs", "arguments"), SAME_AS, ids=named)
 def test_a_knob_turned_at_the_start_is_the_argument(
     models: Models, method: Callable[..., Steerable], knobs: dict[str, Any], arguments: dict[str, Any]
 ) -> None:
@@ -219,7 +224,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("method", "knobs", "reason"), BAD, ids=str)
+@pytest.mark.parametrize(("method", "knobs", "reason"), BAD, ids=named)
 def test_a_value_that_is_refused_goes_back(
     models: Models, method: Callable[..., Steerable], knobs: dict[str, Any], reason: str
 ) -> None:
