@@ -307,7 +307,7 @@ def test_ctrl_c_keeps_the_best_so_far(models, start, tmp_path):
 
 
 def test_ctrl_c_before_the_first_picture_leaves_nothing(models, start, tmp_path):
-    process, terminal = start(10**7, "a blue dog")
+    process, terminal = start(10**6, "a blue dog")
     read_until(terminal, "choosing a start")
     code, out, err = interrupt(process, terminal)
     assert (code, out) == (130, "")
