@@ -15,7 +15,7 @@ os.environ.pop("FUSEDREAM_MODEL", None)
 os.environ.pop("FUSEDREAM_CLAIMS", None)
 os.environ["OMP_NUM_THREADS"] = "1"  # one thread a process: the same bits however many cores there are
 os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # debugpy's advice in every kernel's log
-if "PYTEST_XDIST_WORKER" in os.environ:  # a worker ignores Ctrl-C, and so would every process that a test starts
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers ignore Ctrl-C, and so would what a test starts
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
