@@ -205,8 +205,9 @@ def test_a_task_lets_in_every_knob_and_two_sessions_do_not_mix() -> None:
         for i in range(2000):  # no slower than a hand, and never waited for
             one.turn(lr=0.1 + i / 1e6)
             if i % 100 == 0:
-                await asyncio.sleep(0.001)
                 turned.append(one.step.index if one.step else -1)
+                while one.step is None or one.step.index == turned[-1]:
+                    await asyncio.sleep(0.001)
         while other.going or not one.run.log or one.run.log[-1]["lr"] != one.run.wanted["lr"]:
             await asyncio.sleep(0.001)
         at = one.step.index
