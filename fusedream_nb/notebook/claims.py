@@ -73,6 +73,15 @@ def numbers_line(**numbers: Number) -> str:
     return " · ".join(f"{name.replace('_', ' ')} {_spoken(value)}" for name, value in numbers.items())
 
 
+def clear(values: Sequence[float] | Tensor) -> bool:
+    """Say whether the mean of values, one a seed or prompt, lies more than two standard errors above zero.
+
+    Raises statistics.StatisticsError for fewer than two values.
+    """
+    numbers = _floats(values)
+    return statistics.fmean(numbers) > 2 * statistics.stdev(numbers) / len(numbers) ** 0.5
+
+
 def share(outcomes: Sequence[bool] | Tensor) -> str:
     """Return how often outcomes [n] are true, with Wilson's 95% interval: "14 of 20 (70%, 48–85%)".
 

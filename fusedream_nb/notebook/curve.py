@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from .show import PALETTE
+
 WIDTH, HEIGHT, MARGIN = 360, 120, 4
-COLOURS = ("#0072B2", "#D55E00", "#009E73")
 DASHES = ("", "5 3", "1 3")
 POINTS = 300  # more are not seen
 
@@ -30,11 +31,11 @@ def svg(curves: Mapping[str, Sequence[tuple[float, float]]], marks: Mapping[floa
         thin = curve[:: max(1, len(curve) // POINTS)]
         line = " ".join(place(x, y) for x, y in thin if math.isfinite(y))
         rows.append(
-            f'<polyline points="{line}" fill="none" stroke="{COLOURS[i % 3]}" stroke-width="1.6" '
+            f'<polyline points="{line}" fill="none" stroke="{PALETTE[i % 3]}" stroke-width="1.6" '
             f'stroke-dasharray="{DASHES[i % 3]}"/>'
         )
     legend = " ".join(
-        f'<span style="color:{COLOURS[i % 3]}">{"━╍┈"[i % 3]} {escape(name)} {curve[-1][1]:.3f}</span>'
+        f'<span style="color:{PALETTE[i % 3]}">{"━╍┈"[i % 3]} {escape(name)} {curve[-1][1]:.3f}</span>'
         for i, (name, curve) in enumerate(curves.items())
         if curve
     )

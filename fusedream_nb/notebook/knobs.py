@@ -61,7 +61,7 @@ KNOBS = (
     Knob("cutout", "Cutout", "Side of the random hole in each copy, of half the copy's; 0 is off.", "number"),
     Knob("noise", "Noise", "Deviation of noise on the latents that are climbed.", "number", 0, 0.5, 0.01),
     Knob("rival", "Rule", "How the two goals of a composition are reconciled.", "choice", choices=RIVALS),
-    Knob("beta", "β", "Share of the first goal's rise that is kept (bilevel, inverse).", "number", 0, 5),
+    Knob("beta", "β", "Share of the first goal's rise to keep (bilevel, inverse).", "number", 0, 50, 0.5),
     Knob("lam", "λ", "Weight of the words against the seam (linear).", "number"),
     Knob("alpha", "Box", "Side of the foreground's box, a share of the picture's.", "number", 0.3, 0.9),
     Knob("x", "Box, across", "Where the box stands: 0 is left, 1 is right.", "number"),

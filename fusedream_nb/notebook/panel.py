@@ -11,6 +11,7 @@ from typing import Any
 
 import ipywidgets as widgets
 import torch
+from torchvision.utils import save_image
 
 from . import curve
 from .knobs import SEED, Knob, knobs_of
@@ -160,12 +161,8 @@ def _button(name: str, tip: str, act: Callable[[], object]) -> widgets.Button:
 
 def _png(images: list[torch.Tensor]) -> bytes:
     """Return pictures [3, h, w] in [-1, 1] side by side, as a PNG; the browser enlarges it."""
-    from PIL import Image
-
-    row = torch.cat([image.detach() for image in images], -1)
-    pixels = ((row.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
     file = BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
+    save_image(torch.cat([image.detach().float() for image in images], -1) / 2 + 0.5, file, "png")
     return file.getvalue()
 
 

@@ -66,8 +66,9 @@ def verify(
     """Check the hashes of models, by name or all that are here; exit code 1 where one is wrong."""
     store = cache or context.obj
     rows = _rows(names, store) if names else [row for row in catalogue(store) if row.here]
-    table(line for row in rows for line in _verdicts(row))
-    if any(row.problems() for row in rows):
+    verdicts = [line for row in rows for line in _verdicts(row)]
+    table(verdicts)
+    if any(verdict == "wrong" for verdict, _, _ in verdicts):
         raise typer.Exit(1)
 
 

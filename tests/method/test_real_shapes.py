@@ -52,6 +52,8 @@ def deep() -> BigGANDeep:
             module.running_vars.fill_(1)
     generator = BigGANDeep(model)
     lively(generator.network)
+    nn.init.ones_(model.generator.bn.weight)  # the package leaves both unset: whatever was in the memory
+    nn.init.zeros_(model.generator.bn.bias)
     return generator
 
 

@@ -11,7 +11,7 @@ import sys
 import pytest
 import torch
 
-from fusedream_nb.notebook.claims import claim, claims, numbers_line, read_claims, share
+from fusedream_nb.notebook.claims import claim, claims, clear, numbers_line, read_claims, share
 
 
 def test_the_line_is_stable_whatever_the_numbers(capsys):
@@ -111,3 +111,9 @@ def test_the_report_reads_claims_without_torch():
     code = "import sys; from fusedream_nb.reproduce import report, runner; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_clear_is_two_standard_errors_above_zero():
+    values = torch.tensor([-1.0, 1.0, -1.0, 1.0]) * (3 / 4) ** 0.5  # deviation 1, mean 0: the error is 1/2
+    assert clear(values + 1.001) and not clear(values + 0.999)
+    assert not clear(-values - 2) and clear((3 * (values + 1.001)).tolist())
