@@ -8,20 +8,17 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 import fusedream_nb as fd
-from fusedream_nb.reproduce import checkpoint, jobs, models_command, png, record
+from fusedream_nb.reproduce import generate_command, models_command, png, record
 from fusedream_nb.reproduce import replay as again
-from fusedream_nb.reproduce.terminal import Bar, say, table
-
-
-class Stopped(Exception):
-    """Ctrl-C, after what could be kept was kept; says what."""
+from fusedream_nb.reproduce.generate_command import Device, Json, Model, Size
+from fusedream_nb.reproduce.terminal import Bar, Stopped, say, table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,11 +66,7 @@ def _explain(error: Exception) -> int:
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 File = Annotated[Path, typer.Argument(metavar="FILE.png", help="A picture made by `generate`.")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.", show_default="auto")]
-Model = Annotated[str | None, typer.Option(help="See `fusedream-nb models`.", show_default="stickers")]
-Size = Annotated[str | None, typer.Option(help="quick, full or paper.", show_default="quick")]
 
 
 def _version(wanted: bool) -> None:
@@ -91,102 +84,7 @@ def _common(
     """Pictures from words, by climbing CLIP in a generator's latent space (FuseDream)."""
 
 
-@app.command(
-    epilog='Examples:\n\nfusedream-nb generate "a photo of a blue dog"\n\n'
-    'fusedream-nb generate "purple lion" "a car in the sky" --seeds 4 --out gallery\n\n'
-    "fusedream-nb generate --resume gallery\n\n"
-    "fusedream-nb generate --budget full --seed 7 -- '-- any text at all, <script> too'"
-)
-def generate(
-    prompts: Annotated[
-        list[str] | None, typer.Argument(metavar="PROMPT", help="What a picture shows.")
-    ] = None,
-    model: Model = None,
-    seed: Annotated[int, typer.Option(min=0, help="The seed, or the first.")] = 0,
-    seeds: Annotated[int, typer.Option(min=1, max=10_000, help="How many seeds each prompt gets.")] = 1,
-    budget: Size = None,
-    steps: Annotated[int | None, typer.Option(min=0, help="Instead of the budget's number.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("fusedream-out"),
-    device: Device = None,
-    resume: Annotated[Path | None, typer.Option(help="The --out of a stopped run: finish it.")] = None,
-    every: Annotated[float, typer.Option(min=0, help="Seconds between two saved states.")] = checkpoint.EVERY,
-    as_json: Json = False,
-) -> None:
-    """Make a picture of each prompt with each seed, and print where it is.
-
-    Its settings stand in the PNG and in a .json beside it: see `show` and `replay`.
-
-    A picture made with the same settings is replaced; with others, the new one's name gets a number.
-
-    Ctrl-C keeps the best pictures so far. What was stopped, or killed, is finished by --resume; with a
-    PROMPT it goes on from there with other words, with --steps to another number of steps.
-    """
-    if resume is None:
-        todo, knobs = [_job(prompts or [], model, seed, seeds, budget, steps, device)], {}
-    elif model or budget or seed or seeds > 1:
-        raise ValueError("--resume goes on with what was asked for then; it takes a PROMPT and --steps only.")
-    else:
-        out, todo, knobs = resume, jobs.unfinished(resume), _turned(prompts or [], steps)
-    png.check_folder(out)
-    loaded = {job.model: fd.load(job.model, device=device or job.device) for job in todo}
-    for job in todo:
-        for prompt in dict.fromkeys([*(prompt for prompt, _ in job.pairs), *knobs.get("prompt", [])]):
-            loaded[job.model].clip.encode_text(prompt)  # says now, before the bar, what it does not know
-    rows: list[jobs.Row] = []
-    try:
-        with Bar(sum(len(job.batches) - job.done for job in todo)) as bar:
-            for job in todo:
-                jobs.draw(job, loaded[job.model], out, rows, watch=bar.next, every=every, knobs=knobs)
-    except KeyboardInterrupt:
-        raise Stopped(_kept(rows)) from None
-    finally:
-        if rows:
-            print(json.dumps(rows, indent=1) if as_json else "\n".join(row["path"] for row in rows))
-
-
-def _job(
-    prompts: Sequence[str],
-    model: str | None,
-    seed: int,
-    seeds: int,
-    budget: str | None,
-    steps: int | None,
-    device: str | None,
-) -> jobs.Job:
-    """Return what is asked for; ValueError for no prompt, an empty one and a seed out of range."""
-    if not prompts:
-        raise ValueError("There is no PROMPT; say in words what the picture should show.")
-    if seed + seeds > 2**63:
-        raise ValueError("A seed is a whole number from 0 to 2^63 - 1.")
-    pairs = list(dict.fromkeys((_legal(prompt), seed + i) for prompt in prompts for i in range(seeds)))
-    sizes = fd.budget(budget)
-    return jobs.job(pairs, model, device, sizes if steps is None else replace(sizes, steps=steps))
-
-
-def _turned(prompts: Sequence[str], steps: int | None) -> dict[str, Any]:
-    """Return the knobs that a resumed run turns; ValueError for more than one prompt."""
-    if len(prompts) > 1:
-        raise ValueError("A stopped run goes on with one other PROMPT at most.")
-    words = {"prompt": [_legal(prompt) for prompt in prompts]} if prompts else {}
-    return words if steps is None else {**words, "steps": steps}
-
-
-def _legal(prompt: str) -> str:
-    """Return a prompt without halves of characters, which bytes that are not UTF-8 come as."""
-    if not prompt.strip():
-        raise ValueError("The prompt is empty; say in words what the picture should show.")
-    return prompt.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _kept(rows: list[jobs.Row]) -> str:
-    """Say what a stopped command leaves."""
-    if not rows:
-        return "Stopped; nothing was kept."
-    last = rows[-1]
-    if last["steps_done"] == last["steps"]:
-        return f"Stopped; {len(rows)} finished pictures are kept, and --resume makes the others."
-    done = f"Stopped after step {last['steps_done']} of {last['steps']}"
-    return f"{done}; the best so far is kept, and --resume finishes it."
+app.command(epilog=generate_command.EXAMPLES)(generate_command.generate)
 
 
 @app.command(epilog="Example: fusedream-nb show fusedream-out/a-photo-of-a-blue-dog-0.png")

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image, ImageSequence
 from typer.testing import CliRunner
 
 from fusedream_nb import __version__, read_record, save
 from fusedream_nb.cli import app, main
 from fusedream_nb.method import budgets
+from fusedream_nb.reproduce import film as film_module
 from fusedream_nb.reproduce import png
 from fusedream_nb.reproduce.jobs import AT_ONCE
 
@@ -96,6 +98,14 @@ BAD = [
     (["generate", "x", "--out", "file/below"], "Nothing can be written"),
     (["generate", "x", "--out", "file"], "Nothing can be written"),
     (["generate", "x", "--out", "y" * 300], "Nothing can be written"),
+    (["generate", "x", "--compose", "--transport"], "choose one"),
+    (["generate", "x", "--placements", "all"], "--compose"),
+    (["generate", "x", "--mean"], "--transport"),
+    (["generate", "x", "--compose", "--placements", "left@0.5"], "'left@0.5'"),
+    (["generate", "x", "--compose", "--placements", "9@1.5"], "left-bottom@0.4"),
+    (["generate", "a dog", "--compose", "--placements", "9@0.1"], "too small"),
+    (["generate", "x", "--transport", "--canvas", "big"], "WIDTHxHEIGHT"),
+    (["generate", "x", "--transport", "--canvas", "64x64", "--model", "stickers"], "one size"),
     (["draw", "x"], "draw"),
     (["show"], "FILE.png"),
     (["show", "none.png"], "none.png: no such file"),
@@ -163,6 +173,37 @@ def test_pictures_of_every_prompt_and_seed(models, run, tmp_path):
     together = png.decode(paths[1])[0].astype(int)
     code, out, _ = run("generate", "a blue dog", "--seed", "6", "--out", "alone")
     assert abs(png.decode(Path(out.strip()))[0] - together).max() <= 1
+
+
+def test_a_composition_with_its_film(models, run, tmp_path):
+    asked = ["generate", "a dog on a house", "--compose", "--placements", "left-bottom@0.5", "--steps", "3"]
+    code, out, err = run(*asked, "--foreground", "a dog", "--film")
+    assert code == 0, err
+    picture, film = map(Path, out.splitlines()[:2])
+    told = read_record(picture)
+    assert (told.method, told.options["foreground"]) == ("compose", "a dog")
+    assert told.options["placements"] == [{"alpha": 0.5, "x": 0.0, "y": 1.0, "height": None}]
+    assert film == picture.with_suffix(".gif")
+    with Image.open(film) as frames:
+        assert frames.n_frames > 1
+        assert frames.size == (3 * 256 + 2 * 4, 256)
+        played = [frame.info["duration"] for frame in ImageSequence.Iterator(frames)]
+    assert sum(played) == (4 + film_module.STAYS) * 1000 // film_module.RATE
+    assert run("replay", str(picture))[0] == 0
+
+
+def test_transport_makes_one_picture_of_all_prompts(models, run, tmp_path):
+    asked = ["generate", "a dog", "a house:2", "ratio 4:x", "--transport", "--model", "stickers"]
+    code, out, err = run(*asked, "--seeds", "2")
+    assert code == 0, err
+    records = [read_record(path) for path in out.splitlines()]
+    assert [(told.prompt, told.seed) for told in records] == [
+        ("a dog, a house, ratio 4:x", s) for s in (0, 1)
+    ]
+    assert records[0].options == {"weights": [1.0, 2.0, 1.0]}
+    assert run("replay", out.splitlines()[1])[0] == 0
+    path = run(*asked[:3], "--transport", "--mean", "--model", "stickers")[1].strip()
+    assert read_record(path).options["loss"] == "mean"
 
 
 def test_json_is_all_that_stdout_holds(models, run):

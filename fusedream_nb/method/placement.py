@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Self
 
 import torch
@@ -77,6 +77,30 @@ class Placement:
 PLACEMENTS = tuple(  # Γ of Algorithm 2: 18 in all
     Placement(alpha, x, y) for alpha in (0.65, 0.5) for y in VERTICAL.values() for x in HORIZONTAL.values()
 )
+
+
+def named(text: str) -> tuple[Placement, ...]:
+    """Return the placements of a text: "all", "9@0.5", "left-bottom@0.4", or some of these with commas.
+
+    "9@α" are the paper's nine places at size α. Raises ValueError for any other text.
+    """
+    found: list[Placement] = []
+    for part in text.lower().split(","):
+        place, _, size = part.strip().partition("@")
+        across, _, down = place.partition("-")
+        try:
+            if place == "all" and not size:
+                found += PLACEMENTS
+            elif place == "9":
+                found += [replace(each, alpha=float(size)) for each in PLACEMENTS[9:]]
+            else:
+                found.append(Placement(float(size), HORIZONTAL[across], VERTICAL[down]))
+        except (KeyError, ValueError) as error:
+            raise ValueError(
+                f"No placement is called {part.strip()!r}; say all, 9@0.5, or such as left-bottom@0.4: left, "
+                "center or right, then top, center or bottom, then a size between 0 and 1."
+            ) from error
+    return tuple(dict.fromkeys(found))
 
 
 def shrink(foreground: Tensor, box: Box) -> Tensor:

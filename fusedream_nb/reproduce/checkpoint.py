@@ -91,6 +91,7 @@ def made_by(run: Steerable[Any]) -> dict[str, str]:
     recipe = run.recipe
     rows = {name: getattr(recipe, name) for name in ("method", "prompts", "seeds", "options")}
     rows |= {"sizes": asdict(recipe.sizes), "model": run.models.name, "package": __version__}
+    rows["canvas"] = getattr(run.models.generator, "canvas", None)
     return {name: json.dumps(value, default=_told, sort_keys=True) for name, value in rows.items()}
 
 

@@ -8,13 +8,14 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import png
 from .checkpoint import EVERY, checkpointed
-from .record import describe, save
+from .film import Film
+from .record import describe, save, unpacked
 
 if TYPE_CHECKING:
     from fusedream_nb.method.budgets import Budget
@@ -26,23 +27,27 @@ AT_ONCE = 4  # pictures in one batch: more take more memory and, on a CPU, hardl
 TOLD = ("prompt", "seed", "score", "judge_score", "seconds", "steps", "steps_done")  # of each picture
 UNFINISHED = ".unfinished-"
 Row = dict[str, Any]
+Group = tuple[list[str], list[int]]
 
 
 @dataclass(frozen=True)
 class Job:
-    """Pictures of ``pairs`` of prompt and seed, ``done`` batches of them finished; a Budget as ``sizes``."""
+    """Pictures drawn in ``groups`` of prompts and seeds, ``done`` of these finished; a Budget as ``sizes``.
 
-    pairs: list[tuple[str, int]]
+    ``options`` are other arguments of the ``method``, as a Record holds them. ``canvas`` is (height, width)
+    where it is not the generator's own, ``film`` says whether each picture gets one.
+    """
+
+    groups: list[Group]
     model: str
     device: str
     sizes: dict[str, Any]
     threads: int
+    method: str = "fusedream"
+    options: dict[str, Any] = field(default_factory=dict)
+    canvas: list[int] | None = None
+    film: bool = False
     done: int = 0
-
-    @property
-    def batches(self) -> list[list[tuple[str, int]]]:
-        """The pairs that are drawn together."""
-        return [self.pairs[i : i + AT_ONCE] for i in range(0, len(self.pairs), AT_ONCE)]
 
     def folder(self, out: Path) -> Path:
         """Return where its state is kept, in the folder of its pictures: the same for the same job."""
@@ -65,27 +70,56 @@ class Job:
             out.rmdir()
 
 
-def job(pairs: list[tuple[str, int]], model: str | None, device: str | None, sizes: Budget) -> Job:
-    """Return a new job, on a device and with the threads that are here now; raises what ``load`` does."""
+def grouped(method: str, prompts: Sequence[str], seeds: Sequence[int]) -> list[Group]:
+    """Return which prompts and seeds are drawn together: a transport's seeds share its prompts.
+
+    Otherwise each prompt gets each seed, compositions one at a time.
+    """
+    if method == "transport":
+        return [(list(prompts), list(seeds[i : i + AT_ONCE])) for i in range(0, len(seeds), AT_ONCE)]
+    pairs = list(dict.fromkeys((prompt, seed) for prompt in prompts for seed in seeds))
+    size = 1 if method == "compose" else AT_ONCE
+    batches = [pairs[i : i + size] for i in range(0, len(pairs), size)]
+    return [([prompt for prompt, _ in batch], [seed for _, seed in batch]) for batch in batches]
+
+
+def job(groups: list[Group], model: str | None, device: str | None, sizes: Budget, **asked: Any) -> Job:  # noqa: ANN401
+    """Return a new job, on a device and with the threads that are here now; raises what ``load`` does.
+
+    What is ``asked`` besides are fields of a Job.
+    """
     import torch
 
     from fusedream_nb.models import resolve_device
 
-    model = model or os.environ.get("FUSEDREAM_MODEL") or "stickers"
-    return Job(pairs, model, str(resolve_device(device)), asdict(sizes), torch.get_num_threads())
+    ours = "stickers/vqgan" if asked.get("method") == "transport" else "stickers"
+    model = model or os.environ.get("FUSEDREAM_MODEL") or ours
+    return Job(groups, model, str(resolve_device(device)), asdict(sizes), torch.get_num_threads(), **asked)
 
 
 def unfinished(out: Path) -> list[Job]:
-    """Return the jobs that a folder of pictures holds; ValueError where there is none."""
+    """Return the jobs that a folder of pictures holds; ValueError where there is none, or an older one's."""
     found = []
     for path in sorted(out.glob(f"{UNFINISHED}*/job.json")):
-        values = json.loads(path.read_text("utf-8"))
-        found.append(Job(**{**values, "pairs": [(prompt, seed) for prompt, seed in values["pairs"]]}))
+        try:
+            found.append(Job(**json.loads(path.read_text("utf-8"))))
+        except TypeError as error:
+            raise ValueError(f"Another version began {path.parent}; remove it to go on.") from error
     if not found:
         raise ValueError(
             f"Nothing unfinished is in {out}; --resume takes the --out of a run that was stopped."
         )
     return found
+
+
+def begin(job: Job, models: Models) -> Steerable[Any]:
+    """Return the run of a job's next group, before its first step; raises what its method raises."""
+    from fusedream_nb.method.budgets import Budget
+    from fusedream_nb.method.recipes import make
+    from fusedream_nb.method.steer import Recipe
+
+    prompts, seeds = job.groups[job.done]
+    return make(Recipe(job.method, prompts, seeds, Budget(**job.sizes), unpacked(job.options)), models)
 
 
 def draw(
@@ -106,10 +140,10 @@ def draw(
     job.keep(out)
     try:
         with _threads(job.threads):
-            for number, batch in list(enumerate(job.batches))[job.done :]:
-                show = watch([prompt for prompt, _ in batch])
-                _draw(job, number, batch, models, out, rows, show, every, knobs or {})
-                job = replace(job, done=number + 1)
+            while job.done < len(job.groups):
+                show = watch(job.groups[job.done][0])
+                _draw(job, models, out, rows, show, every, knobs or {})
+                job = replace(job, done=job.done + 1)
                 job.keep(out)
     except KeyboardInterrupt:
         if not job.done and not list(job.folder(out).glob("batch-*")):
@@ -120,8 +154,6 @@ def draw(
 
 def _draw(
     job: Job,
-    number: int,
-    batch: list[tuple[str, int]],
     models: Models,
     out: Path,
     rows: list[Row],
@@ -129,27 +161,30 @@ def _draw(
     every: float,
     knobs: dict[str, Any],
 ) -> None:
-    from fusedream_nb.method.budgets import Budget
-    from fusedream_nb.method.fuse import fusedream
-
-    prompts, seeds = [prompt for prompt, _ in batch], [seed for _, seed in batch]
-    run = fusedream(prompts, models, seed=seeds, budget=Budget(**job.sizes))
-    steps = checkpointed(run, job.folder(out) / f"batch-{number}", every=every)
+    run = begin(job, models)
+    steps = checkpointed(run, job.folder(out) / f"batch-{job.done}", every=every)
     run.turn(**knobs)
+    film = Film() if job.film else None
     try:
         for step in steps:
+            if film:
+                film.add(step)
             watch(step)
     except KeyboardInterrupt:
-        rows += _save(run, out)
+        if run.step is not None:
+            rows += _save(run, out, film)
         raise
-    rows += _save(run, out)
+    rows += _save(run, out, film)
 
 
-def _save(run: Steerable[Step], out: Path) -> list[Row]:
-    """Save the pictures of a run as they stand; none before the first step."""
-    made = describe(run) if run.step is not None else []
-    paths = [(save(image, what, out), what) for image, what in made]
-    return [{"path": str(path), **{name: getattr(what, name) for name in TOLD}} for path, what in paths]
+def _save(run: Steerable[Step], out: Path, film: Film | None) -> list[Row]:
+    """Save the pictures of a run as they stand, and their films."""
+    paths = [(save(image, what, out), what) for image, what in describe(run)]
+    films = film.save([path for path, _ in paths]) if film else [[]] * len(paths)
+    return [
+        {"path": str(path), **{name: getattr(what, name) for name in TOLD}, "film": list(map(str, kept))}
+        for (path, what), kept in zip(paths, films, strict=True)
+    ]
 
 
 @contextmanager

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fusedream_nb.method.steer import Recipe, Steerable
     from fusedream_nb.models import Models
 
-FORMAT = 2  # goes up whenever the fields change
+FORMAT = 3  # goes up whenever the fields change
 WORDS = 60  # characters of the prompt that a file's name keeps
 
 
@@ -39,7 +39,7 @@ class Record:
     ``batch_seeds`` are what the pictures made together with this one were asked for, ``place`` is its own
     among them; ``seconds`` are those of all. ``method`` is fusedream, compose or transport, ``options``
     are other arguments of it, ``knobs`` what was turned during the run and after which step, ``weights``
-    the files' SHA-256.
+    the files' SHA-256. ``canvas`` is a VQGAN's (height, width) in pixels.
     """
 
     prompt: str
@@ -65,6 +65,7 @@ class Record:
     batch_seeds: list[int] = field(default_factory=list)
     place: int = 0
     weights: dict[str, str] = field(default_factory=dict)
+    canvas: list[int] | None = None
     method: str = "fusedream"
     package: str = ""
     torch: str = ""
@@ -76,7 +77,7 @@ class Record:
 
 
 NUMBERS = ("M", "k", "steps", "copies", "lr", "start_copies", "judged_copies")
-SETTINGS = ("method", *NUMBERS, "options", "device", "dtype")
+SETTINGS = ("method", *NUMBERS, "options", "canvas", "device", "dtype")
 SAME_PICTURE = ("prompt", "seed", "model", "weights", "knobs", *SETTINGS)
 SURROUNDINGS = ("package", "torch", "cpu", "threads", *SETTINGS)
 
@@ -141,6 +142,14 @@ def _plain(value: object) -> dict[str, Any]:
     raise TypeError(f"an argument is a {type(value).__name__}")
 
 
+def unpacked(options: dict[str, Any]) -> dict[str, Any]:
+    """Return a method's options from those that a record holds."""
+    from fusedream_nb.method.placement import Placement
+
+    places = {"placements": tuple(Placement(**place) for place in options.get("placements", ()))}
+    return {**options, **places} if "placements" in options else dict(options)
+
+
 def _surroundings(models: Models) -> dict[str, Any]:
     import torch
 
@@ -148,6 +157,7 @@ def _surroundings(models: Models) -> dict[str, Any]:
         "model": models.name,
         "device": models.device.type,
         "dtype": str(models.dtype).removeprefix("torch."),
+        "canvas": list(getattr(models.generator, "canvas", ())) or None,
         "weights": hashes(models.name, models.clip.name),
         "package": __version__,
         "torch": torch.__version__,

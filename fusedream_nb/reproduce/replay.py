@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import png
-from .record import SURROUNDINGS, Record, describe, hashes, read_record
+from .record import SURROUNDINGS, Record, describe, hashes, read_record, unpacked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,15 +75,11 @@ def rerun(
 def recipe_of(record: Record) -> Recipe:
     """Return what a record's run was asked for."""
     from fusedream_nb.method.budgets import Budget
-    from fusedream_nb.method.placement import Placement
     from fusedream_nb.method.steer import Recipe
 
     numbers = {f.name: getattr(record, f.name) for f in fields(Budget) if f.name != "name"}
-    options = dict(record.options)
-    if "placements" in options:
-        options["placements"] = tuple(Placement(**place) for place in options["placements"])
     prompts, seeds = record.batch_prompts or [record.prompt], record.batch_seeds or [record.seed]
-    return Recipe(record.method, prompts, seeds, Budget(record.budget, **numbers), options)
+    return Recipe(record.method, prompts, seeds, Budget(record.budget, **numbers), unpacked(record.options))
 
 
 def _load_again(record: Record, device: str | None) -> Models:
@@ -91,7 +87,8 @@ def _load_again(record: Record, device: str | None) -> Models:
 
     with suppress(ValueError):  # the recorded device, unless this machine has none such
         device = device or resolve_device(record.device).type
-    models = load(record.model, device=device or "auto")
+    canvas = (record.canvas[0], record.canvas[1]) if record.canvas else None
+    models = load(record.model, device=device or "auto", canvas=canvas)
     here = models.device.type
     if here != record.device:
         warnings.warn(f"The picture was made on {record.device}, and {here} rounds otherwise.", stacklevel=3)

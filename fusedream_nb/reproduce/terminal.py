@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 LABEL = 32  # characters of the prompt that the progress bar shows
 
 
+class Stopped(Exception):
+    """Ctrl-C, after what could be kept was kept; says what."""
+
+
 def say(text: str) -> None:
     """Tell one sentence on stderr."""
     print(f"fusedream-nb: {plain(' '.join(text.split()))}", file=sys.stderr)
@@ -70,12 +74,13 @@ class Bar:
 
     def _show(self, step: Step) -> None:
         total = max(step.total, 1)  # no steps at all is a finished run too
+        best = step.best_score.max() if hasattr(step, "winner") else step.best_score.mean()
         done = self.done * total + (step.index if step.total else 1)
         self.progress.update(
             self.task,
             description=self.label,
             total=self.batches * total,
             completed=done,
-            state=f"score {step.best_score.mean():.3f}  step {step.index}/{step.total}",
+            state=f"score {float(best):.3f}  step {step.index}/{step.total}",
             unit="left" if done < self.batches * total else "in all",
         )

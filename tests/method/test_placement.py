@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusedream_nb.method.placement import PLACEMENTS, Box, Placement, crop, paste, shrink
+from fusedream_nb.method.placement import PLACEMENTS, Box, Placement, crop, named, paste, shrink
 
 shares = st.floats(0, 1)
 sizes = st.floats(0, 1, exclude_min=True, exclude_max=True)
@@ -115,6 +115,20 @@ def test_the_gradient_reaches_what_is_seen(alpha: float, x: float, y: float, see
     torch.testing.assert_close(of_back, upstream * (1 - hidden))
     # The weights of a resizing sum to 1 for each pixel, so the whole gradient arrives.
     torch.testing.assert_close(of_fore.sum(), (upstream * hidden).sum())
+
+
+def test_placements_are_named_in_a_text() -> None:
+    assert named("all") == PLACEMENTS == named("9@0.65, 9@0.5") == named("all,Left-Top@0.5")
+    assert named("9@0.65") == PLACEMENTS[:9]
+    assert named("right-center@.3") == (Placement.at(0.3, "right", "center"),)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "all@0.5", "9", "9@", "9@2", "left@0.5", "top-left@0.5", "all,,9@0.5", "18"]
+)
+def test_a_text_that_names_no_placement_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="No placement is called"):
+        named(text)
 
 
 def test_placements_have_names() -> None:

@@ -35,7 +35,7 @@ def dog(models, **more):
 
 
 def job(*prompts, steps=6):
-    return jobs.job([(prompt, 3) for prompt in prompts], None, "cpu", replace(TINY, steps=steps))
+    return jobs.job(jobs.grouped("fusedream", prompts, [3]), None, "cpu", replace(TINY, steps=steps))
 
 
 def stop_at(index):
@@ -145,9 +145,34 @@ def test_a_job_goes_on_with_other_words_and_more_steps(models, tmp_path, capsys)
     assert fd.replay(row["path"])[1] == 0
 
 
+def test_a_job_of_another_version_is_named(tmp_path, capsys):
+    (tmp_path / ".unfinished-0").mkdir()
+    (tmp_path / ".unfinished-0" / "job.json").write_text('{"pairs": []}')
+    assert main(["generate", "--resume", str(tmp_path)]) == 2
+    assert "Another version began" in capsys.readouterr().err
+
+
+def test_a_stopped_composition_goes_on_where_it_was(models, tmp_path):
+    options = {"placements": [{"alpha": 0.5, "x": 0.0, "y": 1.0, "height": None}]}
+    groups = jobs.grouped("compose", ["a dog on a house"], [3])
+    asked = jobs.job(groups, None, "cpu", replace(TINY, steps=3), method="compose", options=options)
+    jobs.draw(asked, models, tmp_path / "whole", [], watch=lambda prompts: lambda step: None)
+    with pytest.raises(KeyboardInterrupt):
+        jobs.draw(asked, models, tmp_path / "out", [], every=0, watch=stop_at(1))
+    assert main(["generate", "--resume", str(tmp_path / "out")]) == 0
+    assert pixels(tmp_path / "out") == pixels(tmp_path / "whole")
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [["a", "b"], ["--seed", "4"], ["--seeds", "2"], ["--model", "stickers"], ["--budget", "full"]],
+    [
+        ["a", "b"],
+        ["--seed", "4"],
+        ["--seeds", "2"],
+        ["--model", "stickers"],
+        ["--budget", "full"],
+        ["--film"],
+    ],
 )
 def test_resume_takes_a_prompt_and_steps_only(models, tmp_path, capsys, arguments):
     with pytest.raises(KeyboardInterrupt):

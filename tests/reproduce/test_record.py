@@ -308,7 +308,7 @@ def test_a_record_says_what_made_the_picture(models, tmp_path):
     assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in told.weights.values())
     assert any(name.endswith("generator/model.safetensors") for name in told.weights)
     empty = {f.name for f in fields(told) if getattr(told, f.name) in ("", [], {}, None)}
-    assert empty == {"options", "knobs"}
+    assert empty == {"options", "knobs", "canvas"}
 
 
 def test_a_replay_is_equal_alone_in_a_batch_and_stopped_early(models, tmp_path):

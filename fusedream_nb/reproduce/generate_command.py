@@ -1,0 +1,216 @@
+"""``fusedream-nb generate``: pictures from words, by any of the methods."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import fusedream_nb as fd
+
+from . import checkpoint, jobs, png
+from .terminal import Bar, Stopped
+
+Model = Annotated[str | None, typer.Option(help="See `fusedream-nb models`.", show_default="stickers")]
+Size = Annotated[str | None, typer.Option(help="quick, full or paper.", show_default="quick")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.", show_default="auto")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+EXAMPLES = (
+    'Examples:\n\nfusedream-nb generate "a photo of a blue dog"\n\n'
+    'fusedream-nb generate "purple lion" "a car in the sky" --seeds 4 --out gallery\n\n'
+    'fusedream-nb generate "an elephant on top of a house" --compose --placements 9@0.5 --film\n\n'
+    'fusedream-nb generate "a castle" "a mushroom:2" --transport --canvas 128x96\n\n'
+    "fusedream-nb generate --resume gallery\n\n"
+    "fusedream-nb generate --budget full --seed 7 -- '-- any text at all, <script> too'"
+)
+COMPOSITION, TRANSPORT = "Composition (FuseDream)", "Several prompts by optimal transport"
+
+
+def generate(
+    prompts: Annotated[
+        list[str] | None, typer.Argument(metavar="PROMPT", help="What a picture shows.")
+    ] = None,
+    model: Model = None,
+    seed: Annotated[int, typer.Option(min=0, help="The seed, or the first.")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, max=10_000, help="How many seeds each prompt gets.")] = 1,
+    budget: Size = None,
+    steps: Annotated[int | None, typer.Option(min=0, help="Instead of the budget's number.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("fusedream-out"),
+    device: Device = None,
+    film: Annotated[bool, typer.Option("--film", help="A GIF of the run beside each picture.")] = False,
+    resume: Annotated[Path | None, typer.Option(help="The --out of a stopped run: finish it.")] = None,
+    every: Annotated[float, typer.Option(min=0, help="Seconds between two saved states.")] = checkpoint.EVERY,
+    as_json: Json = False,
+    compose: Annotated[
+        bool, typer.Option("--compose", help="A foreground on a background.", rich_help_panel=COMPOSITION)
+    ] = False,
+    placements: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the foreground may stand: all (18), 9@0.5 (nine places, half as wide as the "
+            "picture), left-bottom@0.4, or some of these with commas.",
+            rich_help_panel=COMPOSITION,
+            show_default="all",
+        ),
+    ] = None,
+    foreground: Annotated[
+        str | None,
+        typer.Option(help="What its start is ranked by.", rich_help_panel=COMPOSITION, show_default="PROMPT"),
+    ] = None,
+    background: Annotated[
+        str | None,
+        typer.Option(help="What its start is ranked by.", rich_help_panel=COMPOSITION, show_default="PROMPT"),
+    ] = None,
+    transport: Annotated[
+        bool,
+        typer.Option(
+            "--transport",
+            help="All PROMPTs in one picture; 'a dog:2' counts twice.",
+            rich_help_panel=TRANSPORT,
+        ),
+    ] = False,
+    mean: Annotated[
+        bool, typer.Option("--mean", help="By the mean loss, to compare.", rich_help_panel=TRANSPORT)
+    ] = False,
+    canvas: Annotated[
+        str | None,
+        typer.Option(metavar="WIDTHxHEIGHT", help="Pixels of a VQGAN's picture.", rich_help_panel=TRANSPORT),
+    ] = None,
+) -> None:
+    """Make a picture of each prompt with each seed, and print where it is.
+
+    Its settings stand in the PNG and in a .json beside it: see `show` and `replay`.
+
+    A picture made with the same settings is replaced; with others, the new one's name gets a number.
+
+    Ctrl-C keeps the best pictures so far. What was stopped, or killed, is finished by --resume; with a
+    PROMPT it goes on from there with other words, with --steps to another number of steps.
+    """
+    if resume is None:
+        sizes = fd.budget(budget)
+        asked = _asked(compose, transport, placements, foreground, background, mean, canvas)
+        groups = _groups(prompts or [], seed, seeds, asked)
+        sizes = sizes if steps is None else replace(sizes, steps=steps)
+        todo, knobs = [jobs.job(groups, model, device, sizes, film=film, **asked)], {}
+    elif model or budget or seed or seeds > 1 or compose or transport or film:
+        raise ValueError("--resume goes on with what was asked for then; it takes a PROMPT and --steps only.")
+    else:
+        out, todo, knobs = resume, jobs.unfinished(resume), _turned(prompts or [], steps)
+    png.check_folder(out)
+    worlds = [_load(job, device) for job in todo]
+    for job, models in zip(todo, worlds, strict=True):
+        said = [prompt for texts, _ in job.groups for prompt in texts] + knobs.get("prompt", [])
+        for prompt in dict.fromkeys(said):
+            models.clip.encode_text(prompt)  # says now, before the bar, what it does not know
+        jobs.begin(job, models)  # says now what is out of range
+    rows: list[jobs.Row] = []
+    try:
+        with Bar(sum(len(job.groups) - job.done for job in todo)) as bar:
+            for job, models in zip(todo, worlds, strict=True):
+                jobs.draw(job, models, out, rows, watch=bar.next, every=every, knobs=knobs)
+    except KeyboardInterrupt:
+        raise Stopped(_kept(rows)) from None
+    finally:
+        if rows:
+            lines = [path for row in rows for path in (row["path"], *row["film"])]
+            print(json.dumps(rows, indent=1) if as_json else "\n".join(lines))
+
+
+def _load(job: jobs.Job, device: str | None) -> Any:  # noqa: ANN401  Models, which wait for torch
+    canvas = (job.canvas[0], job.canvas[1]) if job.canvas else None
+    return fd.load(job.model, device=device or job.device, canvas=canvas)
+
+
+def _asked(
+    compose: bool,
+    transport: bool,
+    placements: str | None,
+    foreground: str | None,
+    background: str | None,
+    mean: bool,
+    canvas: str | None,
+) -> dict[str, Any]:
+    """Return the method with its options, as a job's fields; ValueError for options of another method."""
+    if compose and transport:
+        raise ValueError("A picture is made by --compose or by --transport; choose one.")
+    if not compose and (placements or foreground or background):
+        raise ValueError("--placements, --foreground and --background are options of --compose; add it.")
+    if not transport and (mean or canvas):
+        raise ValueError("--mean and --canvas are options of --transport; add it.")
+    if compose:
+        from fusedream_nb.method.placement import named
+
+        places = [asdict(place) for place in named(placements)] if placements else None
+        options = {"placements": places, "foreground": foreground, "background": background}
+        return {"method": "compose", "options": {k: v for k, v in options.items() if v is not None}}
+    if transport:
+        options = {"loss": "mean"} if mean else {}
+        return {"method": "transport", "options": options, "canvas": _canvas(canvas)}
+    return {}
+
+
+def _canvas(text: str | None) -> list[int] | None:
+    """Return "128x96", width and height, as [height, width]."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)[x×](\d+)", text.strip())
+    if not found:
+        raise ValueError(f"A canvas is WIDTHxHEIGHT in pixels, such as 128x96, not {text!r}.")
+    return [int(found[2]), int(found[1])]
+
+
+def _groups(prompts: Sequence[str], seed: int, seeds: int, asked: dict[str, Any]) -> list[jobs.Group]:
+    """Return what is drawn together, the prompts' weights among ``asked``'s options.
+
+    Raises ValueError for no prompt, an empty one, and a seed out of range.
+    """
+    if not prompts:
+        raise ValueError("There is no PROMPT; say in words what the picture should show.")
+    if seed + seeds > 2**63:
+        raise ValueError("A seed is a whole number from 0 to 2^63 - 1.")
+    method, texts = asked.get("method", "fusedream"), list(prompts)
+    if method == "transport":
+        pairs = [_weighted(prompt) for prompt in prompts]
+        texts, weights = [text for text, _ in pairs], [weight for _, weight in pairs]
+        if set(weights) != {1.0}:
+            asked["options"]["weights"] = weights
+    return jobs.grouped(method, [_legal(text) for text in texts], range(seed, seed + seeds))
+
+
+def _weighted(prompt: str) -> tuple[str, float]:
+    """Return a prompt and the weight behind its last colon, 1 where no number is there."""
+    text, _, weight = prompt.rpartition(":")
+    if re.fullmatch(r"\s*[-+]?(\d+\.?\d*|\.\d+)\s*", weight) and text:
+        return text, float(weight)
+    return prompt, 1.0
+
+
+def _turned(prompts: Sequence[str], steps: int | None) -> dict[str, Any]:
+    """Return the knobs that a resumed run turns; ValueError for more than one prompt."""
+    if len(prompts) > 1:
+        raise ValueError("A stopped run goes on with one other PROMPT at most.")
+    words = {"prompt": [_legal(prompt) for prompt in prompts]} if prompts else {}
+    return words if steps is None else {**words, "steps": steps}
+
+
+def _legal(prompt: str) -> str:
+    """Return a prompt without halves of characters, which bytes that are not UTF-8 come as."""
+    if not prompt.strip():
+        raise ValueError("The prompt is empty; say in words what the picture should show.")
+    return prompt.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _kept(rows: list[jobs.Row]) -> str:
+    """Say what a stopped command leaves."""
+    if not rows:
+        return "Stopped; nothing was kept."
+    last = rows[-1]
+    if last["steps_done"] == last["steps"]:
+        return f"Stopped; {len(rows)} finished pictures are kept, and --resume makes the others."
+    done = f"Stopped after step {last['steps_done']} of {last['steps']}"
+    return f"{done}; the best so far is kept, and --resume finishes it."
