@@ -11,16 +11,18 @@ from typing import Any, Literal
 import torch
 
 from fusedream_nb.models import Models
+from fusedream_nb.models.classes import near
 from fusedream_nb.models.generators import Latent
 
 from . import augment
 from .budgets import Budget
 from .budgets import budget as find_budget
-from .latents import OverParameterised, Parameterisation, Plain, Weights, any_basis, normal_y, top_k
+from .latents import OverParameterised, Parameterisation, Plain, Sampler, Weights, any_basis, normal_y, top_k
 from .optimise import Step, climb
 from .scores import AugCLIP
 from .steer import Desk, Dial, Recipe, Steerable, changed
 
+StartY = Literal["classes", "normal", "nearest"]
 JUDGE_SEED, START_SEED = 20_211_203, 12_015_73  # the fixed augmentations; any constants do
 
 
@@ -37,15 +39,16 @@ def fusedream(
     lr: float | None = None,
     policy: Collection[str] = augment.ALL,
     weights: Weights | Literal["plain"] = "scalar",
-    y: Literal["classes", "normal"] = "classes",
+    y: StartY = "classes",
 ) -> Steerable[Step]:
     """Make a picture from words by climbing AugCLIP (FuseDream, Algorithm 1), a Step at a time.
 
     Several prompts or seeds run as one batch: one picture each, the same as alone up to rounding.
     What is None comes from the budget ("quick", "full", "paper", or a Budget of your own). ``weights``
     are one scalar a basis latent, from 1/k (the paper), or one softmaxed logit a coordinate (the
-    authors' code); "plain" climbs the mean of the basis, one latent. ``y`` "normal" samples y from
-    N(0, I) in place of the classes' embeddings (Fig. 12).
+    authors' code); "plain" climbs the mean of the basis, one latent. The start's ``y`` is any class's
+    embedding, from N(0, I) where it is "normal" (Fig. 12), or one of the ten classes whose names CLIP
+    finds "nearest" to the prompt.
     The picture of a run is the last Step's ``best_image`` [n, 3, h, w] in [-1, 1].
     Raises ValueError, before any work, for an empty prompt or numbers out of range.
     """
@@ -66,7 +69,7 @@ def _run(
     sizes: Budget,
     policy: Collection[str],
     weights: Weights | Literal["plain"],
-    y: Literal["classes", "normal"],
+    y: StartY,
     desk: Desk,
 ) -> Iterator[Step]:
     began = time.monotonic()
@@ -128,14 +131,16 @@ def _basis(
     models: Models,
     sizes: Budget,
     policy: Collection[str],
-    y: Literal["classes", "normal"],
+    y: StartY,
 ) -> Latent:
-    """Return the k best starts of each run [n, k, dim]; runs with one seed look at the same M pictures."""
+    """Return the k best starts of each run [n, k, dim]; those of one seed, and one law, share M pictures."""
     same = augment.draw(1, sizes.start_copies, torch.Generator().manual_seed(START_SEED), policy)
-    law = normal_y(models.generator) if y == "normal" else None
     found: dict[int, Latent] = {}
-    for seed in dict.fromkeys(seed for _, seed in runs):
-        rows = [i for i, run in enumerate(runs) if run[1] == seed]
+    for prompt, seed in dict.fromkeys((text if y == "nearest" else None, seed) for text, seed in runs):
+        law: Sampler | None = normal_y(models.generator) if y == "normal" else None
+        if prompt is not None:
+            law = near(prompt, models.generator, models.clip)
+        rows = [i for i, run in enumerate(runs) if run[1] == seed and prompt in (None, run[0])]
         rank = AugCLIP(models.clip, [runs[i][0] for i in rows], sizes.start_copies, fixed=same)
         best, _ = top_k(models.generator, rank.table, sizes.M, sizes.k, rngs[rows[0]], sample=law)
         for place, i in enumerate(rows):

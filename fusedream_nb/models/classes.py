@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .encoders import Clip
-from .generators import ClassConditional, Latent
+from .generators import ClassConditional, Generator, Latent
 
 TEMPLATE = "a photo of a {}."  # CLIP's own for zero-shot classification (Radford et al., 2021, §3.1.4)
 
@@ -51,3 +51,14 @@ class FewClasses:
         drawn = torch.randint(len(self.classes), (n,), generator=rng, device=rng.device)
         chosen = self.classes[drawn.cpu()]
         return Latent(z, self.generator.embeddings[chosen.to(self.generator.embeddings.device)])
+
+
+def near(prompt: str, generator: Generator, clip: Clip, n: int = 10) -> FewClasses:
+    """Return the law of a generator whose y is one of the n classes, or of all, that are nearest to a prompt.
+
+    Raises ValueError where the generator's classes have no names.
+    """
+    names = getattr(generator, "class_names", ())
+    if not names or not isinstance(generator, ClassConditional):
+        raise ValueError("The nearest classes are found by their names; this generator has none.")
+    return FewClasses(generator, nearest_classes(prompt, names, clip, min(n, len(names))))

@@ -24,21 +24,21 @@ GAP = 4  # white pixels between the pictures of a composition
 
 
 class Film:
-    """Frames of a run's pictures, taken while it goes on.
+    """Frames of a run's pictures, taken while it goes on; the last one is the best, and stays.
 
     A composition's are its foreground, its background and the two together, at the placement that leads
-    at the time; the other methods' are the picture after the step.
+    at the time, and blended in the last; the other methods' are the picture after the step.
     """
 
     def __init__(self) -> None:
         self.frames: list[list[ndarray]] = []  # of each frame, a picture [h, w, 3] each
-        self._last: list[ndarray] = []
+        self._step: Step | None = None
 
     def add(self, step: Step) -> None:
         """Take a step's pictures, if it is the turn of its index."""
-        self._last = [_frame(pictures) for pictures in _pictures(step)]
+        self._step = step
         if step.index % max(1, math.ceil(step.total / FRAMES)) == 0:
-            self.frames.append(self._last)
+            self.frames.append([_frame(pictures) for pictures in _pictures(step)])
 
     def save(self, pictures: list[Path]) -> list[list[Path]]:
         """Write beside each of a run's pictures what is its film; return the paths.
@@ -46,8 +46,9 @@ class Film:
         Raises OSError, leaving nothing behind, where the disk is full.
         """
         saved = []
+        last = _pictures(self._step, best=True) if self._step else []
         for i, path in enumerate(pictures):
-            frames = [frame[i] for frame in self.frames] + [self._last[i]] * STAYS
+            frames = [frame[i] for frame in self.frames] + [_frame(last[i])] * STAYS
             files = {path.with_suffix(".gif"): _gif(frames)}
             if importlib.util.find_spec("imageio_ffmpeg"):
                 files[path.with_suffix(".mp4")] = _mp4(frames)
@@ -59,14 +60,16 @@ class Film:
         return saved
 
 
-def _pictures(step: Step) -> list[list[Tensor]]:
+def _pictures(step: Step, *, best: bool = False) -> list[list[Tensor]]:
     """Return, for each of a run's results, the pictures [3, h, w] that stand side by side."""
     from fusedream_nb.method.duet import ComposeStep
 
-    if isinstance(step, ComposeStep):
-        i = step.winner
-        return [[step.foreground[i], step.background[i], step.image[i]]]
-    return [[image] for image in step.image]
+    if not isinstance(step, ComposeStep):
+        return [[image] for image in (step.best_image if best else step.image)]
+    i = step.winner
+    if best:
+        return [[step.best_foreground[i], step.best_background[i], step.blended()[0]]]
+    return [[step.foreground[i], step.background[i], step.image[i]]]
 
 
 def _frame(pictures: list[Tensor]) -> ndarray:

@@ -13,6 +13,7 @@ from fusedream_nb.method.latents import OverParameterised
 from fusedream_nb.method.optimise import climb
 from fusedream_nb.method.scores import Score
 from fusedream_nb.models import Models
+from fusedream_nb.models.classes import nearest_classes
 from fusedream_nb.models.generators import Latent
 
 SMALL = {"M": 12, "k": 3, "steps": 4, "copies": 4, "lr": 5e-3}
@@ -149,6 +150,20 @@ def test_plain_begins_at_the_mean_of_the_basis_and_then_goes_its_own_way(models:
     )
     torch.testing.assert_close(plain[0].image, over[0].image, atol=1e-4, rtol=0)
     assert not torch.equal(plain[-1].latent.z, over[-1].latent.z)
+
+
+def test_the_start_may_come_from_the_nearest_classes(models: Models) -> None:
+    prompts = ["a photo of a turtle", "a photo of a house"]
+    (both,) = fd.fusedream(prompts, models, seed=3, y="nearest", M=8, k=1, steps=0, copies=2)
+    generator = models.generator
+    far = torch.cdist(both.latent.y, generator.embeddings).argmin(1).tolist()
+    for i, prompt in enumerate(prompts):
+        assert far[i] in nearest_classes(prompt, generator.class_names, models.clip)
+        (alone,) = fd.fusedream(prompt, models, seed=3, y="nearest", M=8, k=1, steps=0, copies=2)
+        torch.testing.assert_close(both.latent.y[i], alone.latent.y[0])
+    assert nearest_classes(prompts[0], generator.class_names, models.clip, 1) == [
+        generator.class_names.index("turtle")
+    ]
 
 
 def test_y_may_be_drawn_from_a_normal(models: Models) -> None:
