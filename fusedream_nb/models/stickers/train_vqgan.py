@@ -104,7 +104,7 @@ def codebook_loss(z: Tensor, codes: Tensor) -> Tensor:
 
 
 def train_vqgan(
-    name: str, folder: Path, minutes: float, device: str, pool: int, batch: int = 16
+    name: str, folder: Path, minutes: float, device: str, pool: int, batch: int = 8
 ) -> dict[str, Tensor]:
     """Train "vqgan" or "vqgan-painted"; return the weights that diffusers' VQModel loads."""
     from diffusers import VQModel
@@ -166,7 +166,7 @@ def train_vqgan(
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         model_steps.step()
         ema_update(average, model, min(0.998, (run.step + 1) / (run.step + 20)))
-        data.renew(4)
+        data.renew(2)
         if run.step % 200 == 0:
             _show(shown, examples, folder / "samples.png")
         going = run.tick(**numbers, used=ages.alive.float().mean().item())
