@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 import fusedream_nb as fd
-from fusedream_nb.reproduce import generate_command, models_command, png, record
+from fusedream_nb.reproduce import evaluate_command, generate_command, models_command, png, record
 from fusedream_nb.reproduce import replay as again
 from fusedream_nb.reproduce.generate_command import Device, Json, Model, Size
 from fusedream_nb.reproduce.terminal import Bar, Stopped, say, table
@@ -186,6 +186,7 @@ def figures(as_json: Json = False) -> None:
     table([row[name] for name in ("id", "notebook", "status", "minutes", "caption")] for row in rows)
 
 
+app.command(epilog=evaluate_command.EXAMPLES)(evaluate_command.evaluate)
 app.add_typer(models_command.app, name="models")
 
 

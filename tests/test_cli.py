@@ -23,7 +23,7 @@ from fusedream_nb.reproduce import film as film_module
 from fusedream_nb.reproduce import png
 from fusedream_nb.reproduce.jobs import AT_ONCE
 
-COMMANDS = ("generate", "show", "replay", "reproduce", "figures", "models", "doctor")
+COMMANDS = ("generate", "show", "replay", "reproduce", "figures", "evaluate", "models", "doctor")
 TINY = {"M": 6, "k": 2, "steps": 2, "copies": 2, "start_copies": 2, "judged_copies": 2}
 TINY_CLI = f"""
 import sys

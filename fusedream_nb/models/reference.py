@@ -38,7 +38,7 @@ def real_things(
         rng = torch.Generator().manual_seed(seed)
         return {prompt: render(scene_of(prompt, rng), size)[0] for prompt in prompts}
     files = {p: _file(Path(folder), file_name(p)) for p in prompts} if folder else {}
-    return {prompt: _read(path, size) for prompt, path in files.items() if path}
+    return {prompt: read_picture(path, size) for prompt, path in files.items() if path}
 
 
 def _file(folder: Path, name: str) -> Path | None:
@@ -46,7 +46,8 @@ def _file(folder: Path, name: str) -> Path | None:
     return next((path for path in there if path.exists()), None)
 
 
-def _read(path: Path, size: int) -> Tensor:
+def read_picture(path: Path, size: int) -> Tensor:
+    """Return the picture in a file, cropped to a square and resized: [3, size, size] in [-1, 1]."""
     from PIL import Image, ImageOps
     from torchvision.transforms.functional import pil_to_tensor
 

@@ -19,6 +19,8 @@ from .live import Session
 Mode = Literal["task", "poll", "inline"]
 MODES: tuple[Mode, ...] = ("task", "poll", "inline")
 QUIET = 6  # turns of the event loop without news, after which the next step is made
+LONGEST = 0.2  # seconds that knobs which are turned without a pause keep a step waiting
+GLANCE = 0.001  # seconds for the threads in which kernels with subshells hear their widgets
 IDLE = 0.02  # seconds between two looks at a session that waits
 
 
@@ -60,6 +62,7 @@ def _as_tasks(session: Session) -> None:
             running.add(task)  # the loop itself keeps no more than a weak reference
             task.add_done_callback(running.discard)
 
+    session.post = loop.call_soon_threadsafe
     session.watchers.append(wake)
     wake(session)
 
@@ -72,9 +75,10 @@ async def _in_turns(session: Session) -> None:
 
 
 async def _let_in(session: Session) -> None:
-    """Let the event loop turn until no more knobs are turned: the step that follows sees the last of them."""
-    quiet, seen = 0, session.events
-    while quiet < QUIET:
+    """Let the event loop turn until no more knobs are turned, but not for long; then comes the step."""
+    await asyncio.sleep(GLANCE)
+    quiet, seen, end = 0, session.events, time.monotonic() + LONGEST
+    while quiet < QUIET and time.monotonic() < end:
         await asyncio.sleep(0)
         quiet, seen = (quiet + 1, seen) if session.events == seen else (0, session.events)
 

@@ -48,6 +48,12 @@ class Knob:
         ends = min(self.low, value), max(self.high, value)
         return (math.log10(ends[0]), math.log10(ends[1])) if self.kind == "log" else ends
 
+    def stop(self, value: float) -> float:
+        """Return the value of the slider's stop nearest to a value, which some front ends send back."""
+        low, at = self.around(value)[0], math.log10(value) if self.kind == "log" else value
+        at = low + round((at - low) / self.step) * self.step
+        return 10**at if self.kind == "log" else at
+
 
 KNOBS = (
     Knob("prompt", "Words", "What the picture should show, one text a line; the best begins anew.", "lines"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,8 @@ from typing import Any, Literal
 from fusedream_nb.method.optimise import Step
 from fusedream_nb.method.recipes import make
 from fusedream_nb.method.steer import Refused, State, Steerable
+
+from .measures import losses, scores
 
 Mood = Literal["playing", "paused", "stopped", "done", "failed"]
 Run = Steerable[Any]
@@ -23,14 +26,17 @@ class Session:
     """A run and what is wanted of it; a driver calls :meth:`advance` again and again.
 
     ``mood`` says whether steps are wanted, ``message`` what there is to tell, ``error`` what went wrong,
-    ``history`` holds (step, score, best score) of the first picture. ``watchers`` are called after
-    everything that happens. ``keep`` saves the pictures. Nothing here knows of widgets.
+    ``history`` holds (step, scores, losses) of the first picture, by their names. ``watchers`` are called
+    after everything that happens. ``keep`` saves the pictures. Nothing here knows of widgets.
+    The run is stopped after so many ``seconds``, pauses included. ``post`` is how another thread hands
+    something over to whoever takes the steps: a kernel with subshells hears its widgets in one of its own.
     """
 
-    def __init__(self, run: Run, keep: Keep | None = None) -> None:
-        self.run, self.keep = run, keep
+    def __init__(self, run: Run, keep: Keep | None = None, seconds: float = math.inf) -> None:
+        self.run, self.keep, self.seconds = run, keep, seconds
         self.seed = run.recipe.seeds[0]
         self.watchers: list[Callable[[Session], object]] = []
+        self.post: Callable[[Callable[[], object]], object] = _now
         self.events = 0
         self.saved: list[Path] = []
         self._clear()
@@ -40,7 +46,7 @@ class Session:
         self.message, self._once = "", False
         self.error: Exception | None = None
         self.refusals: list[str] = []
-        self.history: list[tuple[int, float, float]] = []
+        self.history: list[tuple[int, dict[str, float], dict[str, float]]] = []
         self._every = 1
 
     @property
@@ -173,15 +179,22 @@ class Session:
     def _note(self, step: Step) -> None:
         self.error = None
         if step.index % self._every == 0:
-            self.history.append((step.index, float(step.score[0]), float(step.best_score[0])))
+            self.history.append((step.index, scores(step), losses(step, self.run.knobs.get("prompt", []))))
         if len(self.history) > KEEPS:
             self.history, self._every = self.history[::2], 2 * self._every
-        if step.index >= step.total and self.run.wanted.get("steps", 0) <= step.index:
+        if step.seconds > self.seconds:
+            self.stop()
+            self.message = f"The {self.seconds:g} seconds are over."
+        elif step.index >= step.total and self.run.wanted.get("steps", 0) <= step.index:
             self.mood = "done"
 
     def _tell(self) -> None:
         for watch in self.watchers:
             watch(self)
+
+
+def _now(act: Callable[[], object]) -> None:
+    act()
 
 
 def _is_memory(error: Exception) -> bool:

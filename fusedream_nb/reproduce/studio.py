@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,17 +20,19 @@ def live(
     mode: Mode | None = None,
     panel: bool | None = None,
     out: str | Path = "fusedream-out",
+    seconds: float = math.inf,
     **knobs: Any,  # noqa: ANN401  numbers and texts
 ) -> Session:
     """Steer a run while it runs: ``fd.live(fd.fusedream(…))``; return its session.
 
     ``knobs`` are turned before the first step. ``mode`` is "task" (after the cell has returned), "poll"
     (inside the cell), "inline" (in ``session.result()``), or None: what works where this runs. The panel
-    is shown wherever there is a notebook. Pictures are saved in the folder ``out``.
+    is shown wherever there is a notebook. Pictures are saved in the folder ``out``. After so many
+    ``seconds``, pauses included, the run is stopped.
     Raises ValueError for an unknown knob or mode.
     """
     run.turn(**knobs)
-    session = Session(run, partial(keep, out=Path(out)))
+    session = Session(run, partial(keep, out=Path(out)), seconds)
     mode = mode or choose()
     if panel or (panel is None and mode != "inline"):
         from IPython.display import display

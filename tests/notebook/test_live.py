@@ -24,6 +24,7 @@ from fusedream_nb.notebook.curve import svg
 from fusedream_nb.notebook.drive import choose, drive
 from fusedream_nb.notebook.knobs import KNOBS, SEED, knobs_of
 from fusedream_nb.notebook.live import Session
+from fusedream_nb.notebook.measures import losses, scores
 
 TINY = Budget("tiny", M=4, k=2, steps=6, copies=2, lr=0.02, start_copies=1, judged_copies=2)
 
@@ -274,6 +275,31 @@ def test_every_knob_of_every_method_is_in_the_table_and_reads_what_it_writes(mod
     assert all(knob.label and knob.tooltip.endswith((".", "off.")) for knob in (*KNOBS, SEED))
 
 
+def test_a_sliders_stops_are_a_step_apart_and_its_value_is_within_half_of_one() -> None:
+    (lr,) = (knob for knob in KNOBS if knob.name == "lr")
+    assert lr.stop(0.02) == pytest.approx(10**-1.7)
+    assert lr.stop(lr.stop(0.02)) == pytest.approx(lr.stop(0.02))
+    (cutout,) = (knob for knob in KNOBS if knob.name == "cutout")
+    assert cutout.stop(0.33) == pytest.approx(0.35)
+    assert cutout.stop(0.25) == pytest.approx(0.25)
+
+
+def test_the_curves_show_a_compositions_loss_and_what_each_prompt_costs(models: Models) -> None:
+    duet = next(fd.compose("a cat", models, placements=fd.Placement(0.5), budget=TINY))
+    assert losses(duet) == {"LPIPS under the box": duet.loss.item()}
+    texts = ["a cat", "a dog"]
+    step = next(fd.transport(texts, models, budget=TINY, epsilon=0.5))
+    cost = losses(step, texts)
+    assert list(cost) == texts
+    assert list(losses(step)) == ["prompt 1", "prompt 2"]
+    share = step.plan[0].sum(0).tolist()  # the plan's own total, put together again from the prompts'
+    total = sum(c * w for c, w in zip(cost.values(), share, strict=True))
+    assert total == pytest.approx((step.plan[0] * step.costs[0]).sum().item(), rel=1e-5)
+    single = next(dog(models))
+    assert losses(single) == {}
+    assert scores(single) == {"score": single.score.item(), "best": single.best_score.item()}
+
+
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(allow_nan=True)), max_size=50), st.text(max_size=9))
 @settings(max_examples=50, deadline=None)
 def test_a_curve_is_well_formed_and_inside_its_frame(points, text) -> None:
@@ -288,5 +314,5 @@ def test_a_curve_is_well_formed_and_inside_its_frame(points, text) -> None:
     for line in root.iter("polyline"):
         for pair in line.attrib["points"].split():
             x, y = map(float, pair.split(","))
-            assert 0 <= x <= 360
+            assert 0 <= x <= 520
             assert 0 <= y <= 120

@@ -1,0 +1,97 @@
+"""Two Ray workers, one of them killed, then the driver: nothing lost, nothing doubled, nothing else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import psutil
+import pytest
+
+from fusedream_nb.method.budgets import BUDGETS
+from fusedream_nb.reproduce.captions import captions
+from fusedream_nb.reproduce.cluster import run_on_ray
+from fusedream_nb.reproduce.evaluate import Plan, run_here
+from fusedream_nb.reproduce.store import Store
+
+pytestmark = pytest.mark.heavy
+
+TINY = replace(BUDGETS["quick"], M=2, k=1, steps=1, copies=1, start_copies=1, judged_copies=1)
+PLAN = Plan(captions(limit=26), ("random", "naive-adam"), TINY)
+DRIVER = f"""
+import sys
+from fusedream_nb.method.budgets import Budget
+from fusedream_nb.reproduce.captions import captions
+from fusedream_nb.reproduce.cluster import run_on_ray
+from fusedream_nb.reproduce.evaluate import Plan
+plan = Plan(captions(limit=26), {PLAN.methods}, Budget(**{TINY.__dict__}))
+for made, _ in run_on_ray(plan, sys.argv[1], "local", 2):
+    print(made, flush=True)
+"""
+
+
+def records(address):
+    """Return every record by (caption, method), without its seconds; none is there twice."""
+    store = Store(address)
+    found = [row for m in PLAN.methods for part in store.parts(m, 0) for row in part.to_pylist()]
+    keyed = {(row["caption"], row["method"]): {**row, "seconds": 0} for row in found}
+    assert len(keyed) == len(found)
+    return keyed
+
+
+def workers(driver):
+    """Return the processes of the driver's actors; Ray starts them in sessions of their own."""
+    found = []
+    for process in psutil.Process(driver.pid).children(recursive=True):
+        try:
+            if "ray::Worker" in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def wait_for(driver, least):
+    """Read the driver's lines until it has made so many pictures; return how many."""
+    while True:
+        line = driver.stdout.readline().strip()
+        assert line, "the driver stopped"
+        if line.isdigit() and int(line) >= least:  # Ray tells of deaths and new tries between them
+            return int(line)
+
+
+def test_kills_lose_nothing_and_double_nothing(tmp_path):
+    alone, shared = str(tmp_path / "alone"), str(tmp_path / "shared")
+    for _ in run_here(PLAN, Store(alone)):
+        pass
+    expected = records(alone)
+    assert len(expected) == 52
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, shared], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    wait_for(driver, 4)
+    crew = workers(driver)
+    assert len(crew) == 2
+    crew[0].send_signal(signal.SIGKILL)
+    wait_for(driver, 20)
+    crew = workers(driver)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    deadline = time.monotonic() + 60
+    while any(process.is_running() for process in crew) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    kept = records(shared)
+    assert 20 <= len(kept) < 52 and all(expected[key] == row for key, row in kept.items())
+    states = list(run_on_ray(PLAN, shared, "local", 2))
+    assert states[0] == (0, 52 - len(kept)) and states[-1] == (52 - len(kept), 52 - len(kept))
+    assert records(shared) == expected
+    pictures = {
+        name: sorted(path.name for path in (tmp_path / name).rglob("*.png")) for name in ("alone", "shared")
+    }
+    assert pictures["alone"] == pictures["shared"] and len(pictures["alone"]) == 52
+    assert not list((tmp_path / "shared").rglob("*.part"))
+    assert list(run_on_ray(PLAN, shared, "local", 1)) == [(0, 0)]  # no cluster is started for nothing
