@@ -282,6 +282,9 @@ def test_doctor_finds_what_is_well_and_what_is_not(models, run, tmp_path, monkey
     assert code == 0, out
     assert {"Python", "torch", "cpu", "memory", "disk", "stickers", "ipywidgets"} <= checks.keys()
     assert all(check["advice"] for check in checks.values() if check["status"] != "ok")
+    monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path / "nothing"))
+    found = {check["name"]: check for check in json.loads(run("doctor", "--json")[1])}
+    assert "PYTHONDONTWRITEBYTECODE" in found["bytecode"]["advice"]
     (tmp_path / "lpips-squeeze").mkdir()
     (tmp_path / "lpips-squeeze" / "squeezenet1_1-b8a52dc0.pth").write_text("cut short")
     code, out, _ = run("doctor")
