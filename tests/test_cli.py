@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from numpy import asarray
 from PIL import Image, ImageSequence
 from typer.testing import CliRunner
 
@@ -188,7 +189,10 @@ def test_a_composition_with_its_film(models, run, tmp_path):
         assert frames.n_frames > 1
         assert frames.size == (3 * 256 + 2 * 4, 256)
         played = [frame.info["duration"] for frame in ImageSequence.Iterator(frames)]
+        shown = torch.from_numpy(asarray(frames.convert("RGB")).copy())  # the last one: the blended picture
     assert sum(played) == (4 + film_module.STAYS) * 1000 // film_module.RATE
+    blended = torch.from_numpy(png.decode(picture)[0].copy())
+    assert (shown[::4, -256::4].float() - blended.float()).abs().mean() < 4  # a GIF has 256 colours
     assert run("replay", str(picture))[0] == 0
 
 
