@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 EXECUTED = "notebook.ipynb"
+STARTS = 3  # a kernel picks its ports before it binds them: of two that begin together, one may lose a port
 
 
 def main() -> int:
@@ -45,20 +46,25 @@ def _run(folder: Path, notebook: str, parameters: dict[str, Any]) -> dict[str, A
     """Execute a notebook; tell its seconds, its kernel's peak memory in bytes, and how it failed."""
     from papermill import execute_notebook
 
-    began, failure = time.monotonic(), None
-    try:
-        execute_notebook(
-            notebook,
-            folder / EXECUTED,
-            parameters,
-            kernel_name="python3",  # of this environment, whatever the notebook was saved with
-            language="python",
-            cwd=folder,
-            progress_bar=False,
-            shutdown_kernel="immediate",  # a kernel that computes would take its time
-        )
-    except Exception as error:
-        failure = _failure(folder / EXECUTED, error)
+    for start in range(STARTS):
+        began, failure = time.monotonic(), None
+        try:
+            execute_notebook(
+                notebook,
+                folder / EXECUTED,
+                parameters,
+                kernel_name="python3",  # of this environment, whatever the notebook was saved with
+                language="python",
+                cwd=folder,
+                progress_bar=False,
+                start_timeout=30 * (start + 1),
+                shutdown_kernel="immediate",  # a kernel that computes would take its time
+            )
+        except Exception as error:
+            failure = _failure(folder / EXECUTED, error)
+            if isinstance(error, RuntimeError) and not failure["source"]:
+                continue  # the kernel never came up
+        break
     return {"seconds": round(time.monotonic() - began, 1), "peak": _peak(), "failure": failure}
 
 

@@ -211,6 +211,36 @@ def test_another_setting_or_a_changed_notebook_is_another_result(folder, out, tm
     assert runner._made_by(tmp_path / "01_passes.ipynb", chosen) != told.made_by
 
 
+UNLUCKY = """
+import os, sys
+from pathlib import Path
+tries = Path(__file__).with_name("tries")
+with tries.open("a") as file:
+    file.write("x")
+if len(tries.read_text()) <= LOST:
+    sys.exit("Address already in use")
+os.execv(sys.executable, [sys.executable, "-m", "ipykernel_launcher", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.parametrize(("lost", "tries"), [(1, 2), (9, 3)])
+def test_a_kernel_that_does_not_come_up_is_started_again(tmp_path, monkeypatch, lost, tries):
+    """One that loses its ports to another is tried anew; one that never starts is a failure."""
+    folder = tmp_path / "kernels" / "python3"
+    folder.mkdir(parents=True)
+    (folder / "start.py").write_text(UNLUCKY.replace("LOST", str(lost)))
+    argv = [sys.executable, str(folder / "start.py"), "-f", "{connection_file}"]
+    (folder / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "P", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    write(tmp_path, "00_x.ipynb", ["print(6 * 7)"])
+    chosen = runner.settings(size="full", device="cpu")
+    (told,) = runner.run([tmp_path / "00_x.ipynb"], chosen, tmp_path / "out")
+    assert (folder / "tries").read_text() == "x" * tries
+    assert (told.failure is None) == (lost < tries)
+    assert told.failure is None or "died" in told.failure["error"]
+    assert not kernels(tmp_path)
+
+
 def kernels(folder):
     """Return the processes that work in a folder or were given it: papermill's and the kernels."""
     found = []
