@@ -18,10 +18,14 @@ from torchvision.utils import make_grid
 
 import fusedream_nb as fd
 from fusedream_nb.models.generators import BigGANDeep, Latent
-from fusedream_nb.models.stickers.report import draw_samples
+from fusedream_nb.models.stickers.report import draw_samples, shipped_vqgans
 from fusedream_nb.models.stickers.scenes import sample_scenes
+from fusedream_nb.models.stickers.train_vqgan import LAWS
 from fusedream_nb.models.stickers.world import render
 from fusedream_nb.models.weights import entry
+
+RUNS = ("clip", "judge", "trunk", "generator", "vqgan", "vqgan-painted")
+HIDDEN = ("step", "minutes", "weight", "auxiliary", "used", "codebook")
 
 
 def write(images: Tensor, columns: int, target: Path) -> None:
@@ -56,15 +60,26 @@ def samples(folder: Path) -> None:
     write(render(sample_scenes(64, torch.Generator().manual_seed(4))), 16, folder / "world.webp")
 
 
+@torch.no_grad()
+def reconstructions(folder: Path) -> None:
+    """Draw pictures of each VQGAN's world, two rows above their reconstructions."""
+    rows = []
+    for name, generator in shipped_vqgans().items():
+        image = render(LAWS[name](32, torch.Generator().manual_seed(5)))
+        rows += [image, generator.decode(generator.encode(image))]
+    write(torch.cat(rows), 16, folder / "reconstructions.webp")
+
+
 def curves(logs: Path, folder: Path) -> None:
-    """Copy the logs and draw what they say."""
-    runs = {name: logs / name / "log.jsonl" for name in ("clip", "judge", "trunk", "generator")}
-    figure = Figure(figsize=(9, 2.2), layout="constrained", facecolor="white")
-    for ax, (name, log) in zip(figure.subplots(1, len(runs)), runs.items(), strict=True):
-        shutil.copy(log, folder / f"log_{name}.jsonl")
+    """Copy the logs that are there, and draw what all say."""
+    figure = Figure(figsize=(9, 4.2), layout="constrained", facecolor="white")
+    for ax, name in zip(figure.subplots(2, 3).flat, RUNS, strict=True):
+        log = folder / f"log_{name}.jsonl"
+        if (logs / name / "log.jsonl").exists():
+            shutil.copy(logs / name / "log.jsonl", log)
         rows = [json.loads(line) for line in log.read_text().splitlines()]
-        keys = [key for key in rows[-1] if key not in ("step", "minutes", "weight", "auxiliary")]
-        for key, colour in zip(keys, ("#0072B2", "#D55E00", "#009E73"), strict=False):
+        keys = [key for key in rows[-1] if key not in HIDDEN]
+        for key, colour in zip(keys, ("#0072B2", "#D55E00", "#009E73", "#CC79A7"), strict=False):
             points = [(row["minutes"], row[key]) for row in rows if key in row]
             ax.plot(*zip(*points, strict=True), label=key, color=colour, linewidth=1)
         ax.set(title=name, xlabel="minutes")
@@ -78,4 +93,5 @@ if __name__ == "__main__":
     target = Path(sys.argv[2]) / "models"
     target.mkdir(parents=True, exist_ok=True)
     samples(target)
+    reconstructions(target)
     curves(Path(sys.argv[1]), target)

@@ -52,6 +52,11 @@ class Draw:
         """Move the numbers to a device."""
         return Draw(*(getattr(self, f.name).to(device) for f in fields(self)))
 
+    def split(self, copies: int) -> list[Draw]:
+        """Return the draws of so many copies of each image, and of the next ones, until there are no more."""
+        parts = (getattr(self, f.name).split(copies, 1) for f in fields(self))
+        return [Draw(*numbers) for numbers in zip(*parts, strict=True)]
+
     def expand(self, n: int) -> Draw:
         """Use the augmentations of one image for each of n images."""
         return Draw(*(getattr(self, f.name).expand(n, -1) for f in fields(self)))

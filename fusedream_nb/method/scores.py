@@ -11,6 +11,7 @@ from fusedream_nb.models.encoders import Clip
 
 from . import augment
 from .augment import Draw, Rng
+from .pieces import mean_in_pieces
 
 
 class Score:
@@ -85,17 +86,27 @@ class AugCLIP(Score):
         self.policy = policy
 
     def __call__(self, image: Tensor, rng: Rng) -> Tensor:
-        """Return the mean cosine [n] over each image's copies."""
-        return (self._vectors(image, rng) * self.text).sum(-1)
+        """Return the mean cosine [n] over each image's copies; only once differentiable.
+
+        ``clip.at_once`` copies are in memory at a time, fewer where they do not fit.
+        """
+
+        def part(image: Tensor, numbers: Draw) -> Tensor:
+            return (self._vectors(image, numbers) * self.text).sum(-1)
+
+        numbers = self._draw(len(image), rng)
+        value, self.clip.at_once = mean_in_pieces(part, image, numbers, self.clip.at_once)
+        return value
 
     def table(self, image: Tensor, rng: Rng) -> Tensor:
         """Return the mean cosines [n, texts] of every image with every text."""
-        return self._vectors(image, rng) @ self.text.T
+        return self._vectors(image, self._draw(len(image), rng)) @ self.text.T
 
-    def _vectors(self, image: Tensor, rng: Rng) -> Tensor:
+    def _draw(self, n: int, rng: Rng) -> Draw:
         if self.fixed is not None:
-            numbers = self.fixed.expand(len(image))
-        else:
-            numbers = augment.draw(len(image), self.copies, rng, self.policy)
+            return self.fixed.expand(n)
+        return augment.draw(n, self.copies, rng, self.policy)
+
+    def _vectors(self, image: Tensor, numbers: Draw) -> Tensor:
         copies = augment.augment(image, numbers, self.clip.size)
         return self.clip.encode_image(copies).view(len(image), numbers.copies, -1).mean(1)

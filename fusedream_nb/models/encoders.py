@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +16,14 @@ from torch import Tensor, nn
 
 from .files import autocast, load_strictly, read_tensors
 
+AT_ONCE = 48  # pictures that are climbed at a time on a CPU: more take more memory and more time
+
 
 class Clip:
-    """A CLIP of ``open_clip``: texts → unit vectors, each encoded once; images → unit vectors."""
+    """A CLIP of ``open_clip``: texts → unit vectors, each encoded once; images → unit vectors.
+
+    ``at_once`` is how many augmented copies a climb holds in memory at a time.
+    """
 
     def __init__(
         self,
@@ -36,6 +42,7 @@ class Clip:
         self._shift = torch.tensor(mean).view(1, 3, 1, 1) * 2 - 1
         self._scale = 1 / (2 * torch.tensor(std).view(1, 3, 1, 1))
         self.dtype = torch.float32
+        self.at_once = AT_ONCE
         self._texts: dict[str, Tensor] = {}
 
     @classmethod
@@ -64,6 +71,7 @@ class Clip:
     def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Self:
         """Move the encoder to a device, and choose what its image tower computes in."""
         self.dtype = dtype
+        self.at_once = AT_ONCE if device.type == "cpu" else sys.maxsize
         self.model = self.model.to(device)
         self._shift, self._scale = self._shift.to(device), self._scale.to(device)
         self._texts = {text: vector.to(device) for text, vector in self._texts.items()}

@@ -97,8 +97,6 @@ def test_transport(real: Models) -> None:
 
 
 def test_compose(real: Models) -> None:
-    if isinstance(real.generator, VQGAN):
-        pytest.skip("compositions are of class-conditional pictures here")
     check(
         list(
             fd.compose(
