@@ -6,6 +6,7 @@ encoder's vectors lie.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Literal
 
@@ -63,4 +64,6 @@ def push_forward(distance: Distance, u: Tensor, v: Tensor, gradient: Tensor) -> 
     φ(u) = [D(u, v₁), …, D(u, vₘ)]. Its element j says how fast the cost to prompt j grows along the
     gradient of patch i; a descent moves the patch along -w.
     """
-    return torch.func.jvp(lambda x: distance(x, v), (u.detach(),), (gradient,))[1]
+    with warnings.catch_warnings():  # torch's first jvp warns of torch's own torch.jit.script
+        warnings.simplefilter("ignore", FutureWarning)
+        return torch.func.jvp(lambda x: distance(x, v), (u.detach(),), (gradient,))[1]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -79,6 +82,22 @@ def test_the_gradient_is_autograds_and_ascends(name: str) -> None:
     torch.testing.assert_close(gradient, expected)
     rise = (plan * push_forward(distance, u, v, gradient)).sum(1)
     torch.testing.assert_close(rise, gradient.square().sum(1))
+
+
+def test_the_first_push_forward_of_a_process_is_quiet() -> None:
+    """A notebook keeps what is written to stderr, with the paths of the machine in it."""
+    code = """
+        import warnings
+        import torch
+        from fusedream_nb.method.costs import cosine, push_forward
+        warnings.simplefilter("error")
+        push_forward(cosine, torch.ones(1, 2), torch.eye(2), torch.ones(1, 2))
+    """
+    ran = subprocess.run(
+        [sys.executable, "-c", inspect.cleandoc(code)], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert not ran.stderr
 
 
 def test_a_distance_of_ones_own() -> None:
