@@ -80,8 +80,9 @@ def _panel(ax: Axes, costs: Tensor, pull: Tensor) -> None:
     second = costs[:, 1] < costs[:, 0]
     for place, mine in enumerate((~second, second)):
         at, to, colour = costs[mine], pull[mine], PALETTE[place]
-        scale = {"angles": "xy", "scale_units": "xy", "scale": 1.0, "width": 0.006, "alpha": 0.75}
-        ax.quiver(*at.T, *to.T, color=colour, **scale)
-        ax.scatter(*at.T, s=11, color=colour, marker=MARKERS[place], linewidths=0, zorder=3)
+        x, y = at.unbind(1)
+        true = {"angles": "xy", "scale_units": "xy", "scale": 1.0}  # in the axes' own units
+        ax.quiver(x, y, *to.unbind(1), color=colour, width=0.006, alpha=0.75, **true)  # type: ignore[arg-type]
+        ax.scatter(x, y, s=11, color=colour, marker=MARKERS[place], linewidths=0, zorder=3)
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(labelsize=7)
