@@ -20,6 +20,9 @@ Mode = Literal["task", "poll", "inline"]
 MODES: tuple[Mode, ...] = ("task", "poll", "inline")
 QUIET = 6  # turns of the event loop without news, after which the next step is made
 LONGEST = 0.2  # seconds that knobs which are turned without a pause keep a step waiting
+ANSWER = (
+    0.03  # seconds in which a front end that was holding a value back, until the last was taken, sends it
+)
 GLANCE = 0.001  # seconds for the threads in which kernels with subshells hear their widgets
 IDLE = 0.02  # seconds between two looks at a session that waits
 
@@ -68,19 +71,29 @@ def _as_tasks(session: Session) -> None:
 
 
 async def _in_turns(session: Session) -> None:
+    heard = session.events
     while session.going:
-        await _let_in(session)
+        heard = await _let_in(session, heard)
         if not session.advance():
             await asyncio.sleep(IDLE)
 
 
-async def _let_in(session: Session) -> None:
-    """Let the event loop turn until no more knobs are turned, but not for long; then comes the step."""
+async def _let_in(session: Session, heard: int) -> int:
+    """Let the event loop turn until no more knobs are turned, but not for long; then comes the step.
+
+    ``heard`` is how many events there had been before the last step; returns how many there are now.
+    """
     await asyncio.sleep(GLANCE)
-    quiet, seen, end = 0, session.events, time.monotonic() + LONGEST
-    while quiet < QUIET and time.monotonic() < end:
-        await asyncio.sleep(0)
-        quiet, seen = (quiet + 1, seen) if session.events == seen else (0, session.events)
+    end = time.monotonic() + LONGEST
+    while True:
+        quiet, seen = 0, session.events
+        while quiet < QUIET and time.monotonic() < end:
+            await asyncio.sleep(0)
+            quiet, seen = (quiet + 1, seen) if session.events == seen else (0, session.events)
+        if session.events == heard or time.monotonic() >= end:
+            return session.events
+        heard = session.events
+        await asyncio.sleep(ANSWER)
 
 
 def _polling(session: Session) -> None:
