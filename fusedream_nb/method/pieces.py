@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from .augment import Draw
 
@@ -74,6 +75,7 @@ class _Mean(torch.autograd.Function):
         return total
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None, None, None, None]:  # noqa: ANN401
         (slope,) = ctx.saved_tensors
         return outer[0][:, None, None, None] * slope, None, None, None, None

@@ -63,6 +63,15 @@ def test_in_one_piece_it_is_the_same_to_the_bit() -> None:
     assert torch.equal(*gradients)
 
 
+def test_a_second_derivative_is_refused_and_not_half_there() -> None:
+    image, numbers = drawn(1, 2)
+    leaf = image.requires_grad_()
+    value, _ = mean_in_pieces(Part(), leaf, numbers, 2)
+    (first,) = torch.autograd.grad(value.square().sum(), leaf, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
 @pytest.mark.parametrize("how", ["no_grad", "no gradient in the picture"])
 def test_nothing_is_differentiated_that_nobody_wants(how: str) -> None:
     image, numbers = drawn(2, 4)
