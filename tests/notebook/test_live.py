@@ -229,6 +229,26 @@ def test_a_task_lets_in_every_knob_and_two_sessions_do_not_mix() -> None:
     assert torch.equal(other.step.image, list(dots(40))[-1].image)
 
 
+def test_a_step_waits_for_the_value_that_a_front_end_holds_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slider sends no second value before it hears that the first was taken: no step comes between."""
+    monkeypatch.setattr(drivers, "LONGEST", 60.0)
+
+    async def scene() -> list[float]:
+        session = Session(dots(100_000))
+        drive(session, "task")
+        while session.step is None or session.step.index < 3:
+            await asyncio.sleep(0)
+        session.turn(lr=0.2)
+        await asyncio.sleep(drivers.ANSWER / 3)
+        session.turn(lr=0.3)
+        while not session.run.log or session.run.log[-1]["lr"] != 0.3:
+            await asyncio.sleep(0.001)
+        session.stop()
+        return [entry["lr"] for entry in session.run.log]
+
+    assert asyncio.run(scene()) == [0.3]
+
+
 def test_a_task_begins_again_after_a_reset(models: Models) -> None:
     async def scene() -> list[int]:
         session, ends = Session(dog(models, steps=1)), []
