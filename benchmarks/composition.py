@@ -2,10 +2,10 @@
 
     python benchmarks/composition.py --budget full --limit 30 --seed 0 --out composition
 
-For each prompt: FuseDream's single picture; Algorithm 2 with the bi-level rule, and with AugCLIP alone. The
-judge, which was never climbed, reads the picture: both nouns must be its first two of all. Finished
-prompts are kept in OUT: the same command goes on after them. Seconds are of the clock, memory is the
-process's peak.
+For each prompt: FuseDream's single picture; Algorithm 2 with the bi-level rule; and AugCLIP alone, from the
+same start, at the placement that won. The judge, which was never climbed, reads the picture: both nouns must
+be its first two of all. Finished prompts are kept in OUT: the same command goes on after them. Seconds are of
+the clock, memory is the process's peak.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ import torchvision
 import fusedream_nb as fd
 from fusedream_nb.method.barrier import Rival
 from fusedream_nb.method.budgets import Budget
-from fusedream_nb.method.placement import PLACEMENTS
+from fusedream_nb.method.placement import PLACEMENTS, Placement
 from fusedream_nb.models import Models
 from fusedream_nb.models.stickers import nouns as world
 from fusedream_nb.models.stickers.captions import article
@@ -49,30 +50,36 @@ def single(models: Models, prompt: str, sizes: Budget, seed: int) -> dict[str, A
 
 
 def composed(
-    models: Models, words: tuple[str, str, str], sizes: Budget, given: argparse.Namespace, rival: Rival
+    models: Models,
+    words: tuple[str, str, str],
+    sizes: Budget,
+    given: argparse.Namespace,
+    rival: Rival,
+    places: Sequence[Placement],
 ) -> dict[str, Any]:
-    """Return Algorithm 2's picture, blended, with the mean s_Fuse and ℓ_Fuse over its placements."""
+    """Return Algorithm 2's picture, blended, with the fixed s_Fuse and the ℓ_Fuse of its last step."""
     own = [None if given.whole else f"a photo of {article(words[i])}" for i in (0, 2)]
     steps = fd.compose(
         _prompt(words),
         models,
         foreground=own[0],
         background=own[1],
-        placements=PLACEMENTS[-given.placements :],
+        placements=places,
         rival=rival,
         beta=given.beta,
         seed=given.seed,
         budget=sizes,
         batch=3,
+        keep=given.keep,
     )
     for step in steps:
         last = step
     return {
         "image": last.blended(),
         "score": float(last.best_score[last.winner]),
-        "scores": last.judged.tolist(),
-        "losses": last.loss.tolist(),
-        "placement": str(last.placements[last.winner]),
+        "augclip": float(last.judged[last.winner]),
+        "lpips": float(last.loss[last.winner]),
+        "place": PLACEMENTS.index(last.placements[last.winner]),
         "seconds": last.seconds,
     }
 
@@ -100,7 +107,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--beta", type=float, default=1.0)
-    parser.add_argument("--placements", type=int, default=18, help="so many, the last ones of the paper's 18")
+    parser.add_argument("--keep", type=int, help="so many go on after a quarter of the steps; default: all")
     parser.add_argument("--whole", action="store_true", help="rank both starts by the whole prompt")
     parser.add_argument("--M", type=int, help="instead of the budget's")
     parser.add_argument("--steps", type=int, help="instead of the budget's")
@@ -113,7 +120,7 @@ def main() -> None:
     given = _arguments()
     own = {name: value for name in ("M", "steps") if (value := getattr(given, name)) is not None}
     models, sizes = fd.load(), replace(fd.budget(given.budget), **own)
-    name = f"{sizes.name}-{sizes.M}-{sizes.steps}-{given.seed}-{given.beta:g}-{given.placements}"
+    name = f"{sizes.name}-{sizes.M}-{sizes.steps}-{given.seed}-{given.beta:g}-{given.keep or 'all'}"
     folder = given.out / (name + "-whole" * given.whole)
     folder.mkdir(parents=True, exist_ok=True)
     began, rows = time.monotonic(), []
@@ -121,28 +128,36 @@ def main() -> None:
         done = folder / f"{_prompt(words).replace(' ', '-')}.pt"
         if not done.exists():
             row = {"single": single(models, _prompt(words), sizes, given.seed)}
+            places: Sequence[Placement] = PLACEMENTS
             for rival in RIVALS:
-                row[rival] = composed(models, words, sizes, given, rival)
+                row[rival] = composed(models, words, sizes, given, rival, places)
+                places = [PLACEMENTS[row[rival]["place"]]]
             torch.save({**row, "peak": peak()}, f"{done}.part")
             Path(f"{done}.part").replace(done)
         rows.append(torch.load(done, weights_only=True))
+    ways = ("single", *RIVALS)
+    hits = {way: [both(models, w, row[way]["image"]) for w, row in zip(PROMPTS, rows)] for way in ways}  # noqa: B905
     table: dict[str, Any] = {
         way: {
-            "both nouns": share([both(models, w, row[way]["image"]) for w, row in zip(PROMPTS, rows)]),  # noqa: B905
+            "both nouns": share(hits[way]),
             "seconds": sum(row[way]["seconds"] for row in rows) / len(rows),
         }
-        for way in ("single", *RIVALS)
+        for way in ways
     }
-    for way in RIVALS:
-        scores, losses = (
-            [sum(row[way][of]) / len(row[way][of]) for row in rows] for of in ("scores", "losses")
-        )
-        table[way] |= {"placement": [row[way]["placement"] for row in rows]}
-        table[way]["over placements"] = numbers_line(AugCLIP=scores, LPIPS=losses)
+    told = {way: {of: [row[way][of] for row in rows] for of in ("augclip", "lpips")} for way in RIVALS}
+    for way, found in told.items():
+        table[way]["at the winner's placement"] = numbers_line(AugCLIP=found["augclip"], LPIPS=found["lpips"])
+    ours, alone = told["bilevel"], told["augclip"]
+    table["AugCLIP lost, LPIPS saved"] = numbers_line(
+        AugCLIP=[b - a for a, b in zip(ours["augclip"], alone["augclip"], strict=True)],
+        LPIPS=[1 - a / b for a, b in zip(ours["lpips"], alone["lpips"], strict=True)],
+    )
+    more = [float(c) - s for s, c in zip(*(hits[way] for way in ("single", "bilevel")), strict=True)]
+    table["both nouns more often than single"] = numbers_line(share=more)
     table["peak GB"] = max(row["peak"] for row in rows)
     print(json.dumps({"run": folder.name, "prompts": len(rows), **table}, indent=1, ensure_ascii=False))
     print(f"{(time.monotonic() - began) / 60:.1f} minutes in this call, {torch.get_num_threads()} threads")
-    images = torch.cat([row[way]["image"] for way in ("single", *RIVALS) for row in rows])
+    images = torch.cat([row[way]["image"] for way in ways for row in rows])
     torchvision.utils.save_image(images / 2 + 0.5, folder / "sheet.png", nrow=len(rows))
 
 

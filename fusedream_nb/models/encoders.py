@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .files import autocast, load_strictly, read_tensors
+from .towers import fold
 
 AT_ONCE = 48  # pictures that are climbed at a time on a CPU: more take more memory and more time
 
@@ -22,6 +23,7 @@ AT_ONCE = 48  # pictures that are climbed at a time on a CPU: more take more mem
 class Clip:
     """A CLIP of ``open_clip``: texts → unit vectors, each encoded once; images → unit vectors.
 
+    The model is taken over: what is constant in a ResNet's image tower is folded into its weights.
     ``at_once`` is how many augmented copies a climb holds in memory at a time.
     """
 
@@ -34,6 +36,7 @@ class Clip:
         mean: Sequence[float] = (0.5, 0.5, 0.5),
         std: Sequence[float] = (0.5, 0.5, 0.5),
     ) -> None:
+        model.visual = fold(model.visual)
         self.model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.tokenizer, self.name = tokenizer, name
         size = model.visual.image_size

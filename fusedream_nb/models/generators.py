@@ -165,9 +165,8 @@ class BigGANDeep(ClassConditional):
         self.class_names = tuple(class_names)
         self.layers = 1 + len(model.config.layers)  # the first linear one, each block
         embeddings = model.embeddings.weight.detach().T.contiguous()
+        _fold(model.eval(), truncation)
         super().__init__(model.generator, embeddings, model.config.z_dim, truncation)
-        _fold(model.eval().requires_grad_(False), truncation)
-        self.network = model.generator.to(memory_format=torch.channels_last)
 
     @classmethod
     def from_folder(cls, folder: Path, *, truncation: float = 1.0) -> Self:

@@ -12,6 +12,7 @@ from pytorch_pretrained_biggan.model import BigGAN, BigGANBatchNorm
 from safetensors.torch import load_file
 from torch import Tensor
 
+import fusedream_nb as fd
 from fusedream_nb.models import Models
 from fusedream_nb.models.generators import BigGANDeep, Latent
 from fusedream_nb.models.stickers.networks import GENERATOR_CONFIG, trainable_generator
@@ -245,3 +246,23 @@ def test_another_number_of_latents_than_layers_is_refused(models: Models, rng: t
     rows = models.generator.sample(3, rng).map(lambda t: t[None])
     with pytest.raises(ValueError, match=f"reads {models.generator.layers} latents, not 3"):
         models.generator.decode(rows)
+
+
+@pytest.mark.parametrize("name", ["stickers", "stickers/vqgan"])
+def test_a_climb_takes_no_gradient_of_any_weight(name: str, rng: torch.Generator) -> None:
+    models = fd.load(name, device="cpu")
+    latent = models.generator.sample(2, rng).map(lambda t: t.requires_grad_())
+    image = models.generator.decode(latent)
+    (
+        models.perceptual(image, image.detach()) - fd.AugCLIP(models.clip, "a dog", 2)(image, rng)
+    ).sum().backward()
+    assert latent.z.grad is not None
+    assert latent.z.grad.abs().sum() > 0
+    networks = [
+        value
+        for part in vars(models).values()
+        for value in getattr(part, "__dict__", {}).values()
+        if isinstance(value, torch.nn.Module)
+    ]
+    assert len(networks) >= 4
+    assert not any(p.requires_grad or p.grad is not None for net in networks for p in net.parameters())
