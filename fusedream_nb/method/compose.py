@@ -75,7 +75,7 @@ def compose(
         AugCLIP(models.clip, prompt, sizes.judged_copies, fixed=fixed),
         models.perceptual,
         rule(rival, beta=beta, lam=lam),
-        max(1, 9 * 64**2 // max(g.size for g in pair) ** 2) if batch is None else batch,
+        max(1, 6 * 64**2 // max(g.size for g in pair) ** 2) if batch is None else batch,
         len(places) if keep is None else keep,
     )
     _check(places, duet)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from .optimise import Position, Step
 from .placement import Placement, crop, paste, shrink
 from .scores import Score
 from .steer import Desk, State
+from .workers import side_by_side, workers
 
 Pair = tuple[Generator, Generator]  # the foreground's and the background's
 
@@ -185,23 +187,23 @@ def climb_together(
 def _look_at_all(runs: list[Run], duet: Duet, at: Position, *, anew: bool) -> None:
     """Look at the runs that go on; judge them when it is time, and choose which still go on."""
     going = [run for run in runs if run.going]
-    for some in _batches(going, duet):
-        _look(some, duet)
-        if not all(torch.isfinite(v) for run in some for v in (run.now.score, run.now.loss)):
-            raise FloatingPointError(
-                f"The score or the perceptual loss is not a finite number at step {at.index} of "
-                f"{at.total}; lower the learning rate or take another seed."
-            )
+    device = runs[0].parameters()[0].device
+    batches = _batches(going, duet, math.ceil(duet.batch / workers(device)))
+    side_by_side(lambda some: _look(some, duet), batches, device)
+    if not all(torch.isfinite(v) for run in going for v in (run.now.score, run.now.loss)):
+        raise FloatingPointError(
+            f"The score or the perceptual loss is not a finite number at step {at.index} of "
+            f"{at.total}; lower the learning rate or take another seed."
+        )
     if at.checks or anew:
-        for run in going:
-            run.judge(duet.judge, anew=anew)
+        side_by_side(lambda run: run.judge(duet.judge, anew=anew), going, device)
     if at.index == at.total // 4:
         for run in sorted(runs, key=lambda run: float(run.judged), reverse=True)[duet.keep :]:
             run.going = False
 
 
-def _batches(runs: list[Run], duet: Duet) -> Iterator[list[Run]]:
-    """Split runs into batches with boxes of one size."""
+def _batches(runs: list[Run], duet: Duet, most: int) -> Iterator[list[Run]]:
+    """Split runs into batches of at most so many, with boxes of one size."""
     side = duet.generators[1].size
 
     def size(run: Run) -> tuple[int, int]:
@@ -209,7 +211,7 @@ def _batches(runs: list[Run], duet: Duet) -> Iterator[list[Run]]:
 
     for _, group in groupby(sorted(runs, key=size), key=size):
         some = list(group)
-        yield from (some[first : first + duet.batch] for first in range(0, len(some), duet.batch))
+        yield from (some[first : first + most] for first in range(0, len(some), most))
 
 
 def _look(runs: list[Run], duet: Duet) -> None:

@@ -1,0 +1,80 @@
+"""Batches side by side: as one after another, and nothing is left behind."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+
+import fusedream_nb as fd
+from fusedream_nb.method.placement import PLACEMENTS
+from fusedream_nb.method.workers import side_by_side, workers
+from fusedream_nb.models import Models
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """PyTorch with two threads, as on a machine with two cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_what_is_found_comes_in_order_and_each_worker_has_one_core() -> None:
+    barrier = threading.Barrier(2, timeout=30)
+
+    def act(part: int) -> tuple[int, int]:
+        barrier.wait()  # never passed, were they one after another
+        return part, torch.get_num_threads()
+
+    assert side_by_side(act, range(4), CPU) == [(i, 1) for i in range(4)]
+    assert torch.get_num_threads() == 2
+    late = []
+    other = threading.Thread(target=lambda: late.append(torch.get_num_threads()))
+    other.start()
+    other.join()
+    assert late == [2]
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_an_error_is_raised_and_what_has_not_begun_does_not_begin() -> None:
+    begun = []
+
+    def act(part: int) -> None:
+        begun.append(part)
+        raise ValueError("part 0" if part == 0 else "another")
+
+    with pytest.raises(ValueError, match="part 0"):
+        side_by_side(act, range(1000), CPU)
+    assert len(begun) < 1000
+    assert torch.get_num_threads() == 2
+
+
+def test_a_gpu_has_one_worker() -> None:
+    assert workers(torch.device("cuda")) == 1
+
+
+def test_a_composition_is_the_same_in_two_threads_as_in_one(models: Models) -> None:
+    sizes = replace(fd.budget("quick"), M=6, k=2, steps=2, copies=2, start_copies=1, judged_copies=2)
+    found = []
+    for threads, batch in ((1, 1), (2, 2)):  # a batch of one each
+        torch.set_num_threads(threads)
+        try:
+            for step in fd.compose(
+                "a dog next to a house", models, placements=PLACEMENTS[-3:], budget=sizes, batch=batch
+            ):
+                last = step
+        finally:
+            torch.set_num_threads(1)
+        found.append(last)
+    one, two = found
+    torch.testing.assert_close(one.image, two.image, atol=1e-3, rtol=0)
+    torch.testing.assert_close(one.best_score, two.best_score, atol=1e-4, rtol=0)
+    assert one.winner == two.winner
