@@ -18,11 +18,13 @@ from .generate_command import Device, Json, Model, Size
 from .terminal import Stopped, say, table
 
 if TYPE_CHECKING:
+    from .damsm import Damsm
     from .evaluate import Plan
     from .metrics import Estimate
     from .summary import Standing, Summary
 
 NEEDS = {"pyarrow": "evaluate", "torch_fidelity": "evaluate"}
+ENCODERS = {"judge": "judge", "clip": "climbed", "damsm": "DAMSM"}  # as the table calls them
 LEAST = 500  # real pictures to compare with, where there are fewer captions
 EXAMPLES = (
     "Examples:\n\nfusedream-nb evaluate --limit 300 --out table-1\n\n"
@@ -50,6 +52,9 @@ def evaluate(
     inception: Annotated[
         Path | None, typer.Option(help="File of torch-fidelity's Inception weights.")
     ] = None,
+    damsm: Annotated[
+        Path | None, typer.Option(help="Folder of DAMSM's encoders, for the paper's R-precision.")
+    ] = None,
     ray: Annotated[str | None, typer.Option(help="A cluster's address, or local to start one here.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="With --ray: how many.")] = None,
     as_json: Json = False,
@@ -61,10 +66,13 @@ def evaluate(
     if workers is not None and ray is None:
         raise ValueError("--workers is for --ray; without it one process draws everything.")
     plan = _plan(captions, methods, limit, model, budget, device, ray, out)
+    from .damsm import Damsm
+
     if "://" not in out:
         png.check_folder(Path(out))
+    encoders = None if damsm is None else Damsm.from_folder(damsm)
     _draw(plan, out, ray, workers)
-    found = _measure(plan, out, reference, inception)
+    found = _measure(plan, out, reference, inception, encoders)
     if as_json:
         print(json.dumps({"settings": plan.settings(), **found.as_json()}, indent=1))
         return
@@ -134,7 +142,9 @@ def _draw(plan: Plan, out: str, ray: str | None, workers: int | None) -> None:
             raise Stopped(f"Stopped; {kept}, and the same command makes the others.") from None
 
 
-def _measure(plan: Plan, out: str, reference: Path | None, inception: Path | None) -> Summary:
+def _measure(
+    plan: Plan, out: str, reference: Path | None, inception: Path | None, damsm: Damsm | None
+) -> Summary:
     from fusedream_nb.models import load
 
     from .metrics import FEW
@@ -148,7 +158,9 @@ def _measure(plan: Plan, out: str, reference: Path | None, inception: Path | Non
     features = None
     if network is not None:
         features = reference_of(models, network, max(LEAST, len(plan.captions)), reference)
-    found = summarise(plan, Store(out), models, network, features)
+    if damsm is not None:
+        damsm.to(models.device)
+    found = summarise(plan, Store(out), models, network, features, damsm=damsm)
     n = found.standings[0].n
     say(f"N = {n:,} pictures a method; {found.library}; features of {found.network}.")
     if features is None:
@@ -161,7 +173,8 @@ def _measure(plan: Plan, out: str, reference: Path | None, inception: Path | Non
 def rows(found: Summary) -> list[list[str]]:
     """Return the table's cells: a method a row, 95% intervals in brackets, R-precision with sd of repeats."""
     names = list(found.standings[0].set_metrics)
-    head = ["method", "R-prec. judge %", "R-prec. climbed %", "CLIP judge", "CLIP climbed", "AugCLIP"]
+    precisions = [f"R-prec. {ENCODERS[name]} %" for name in found.standings[0].r_precision]
+    head = ["method", *precisions, "CLIP judge", "CLIP climbed", "AugCLIP"]
     return [[*head, *names, "seconds"], *(_cells(one, names) for one in found.standings)]
 
 
@@ -169,7 +182,7 @@ def _cells(one: Standing, names: list[str]) -> list[str]:
     precision = [
         f"{100 * one.r_precision[name].value:.1f} ± {100 * one.deviation[name]:.1f} "
         f"[{100 * one.r_precision[name].low:.1f}, {100 * one.r_precision[name].high:.1f}]"
-        for name in ("judge", "clip")
+        for name in one.r_precision
     ]
     cosines = [one.clip_score["judge"], one.clip_score["clip"], one.augclip]
     shown = [_short(estimate) for estimate in (*cosines, *(one.set_metrics[name] for name in names))]

@@ -20,6 +20,7 @@ from .retrieval import Retrieval, r_precision
 if TYPE_CHECKING:
     from fusedream_nb.models import Models
 
+    from .damsm import Damsm
     from .evaluate import Plan
     from .store import Store
 
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
 class Standing:
     """How one method's n pictures score; retrievals are shares in [0, 1], cosines in [-1, 1].
 
-    ``judge`` is the encoder that was never climbed, ``clip`` the one that was. ``set_metrics`` are those of
-    :func:`.metrics.of_pictures`, {} where there is no reference or too few pictures.
+    ``judge`` is the encoder that was never climbed, ``clip`` the one that was, ``damsm`` the paper's.
+    ``set_metrics`` are those of :func:`.metrics.of_pictures`, {} where there is no reference or too few
+    pictures.
     """
 
     method: str
@@ -64,11 +66,13 @@ def summarise(
     network: Network | None,
     reference: Tensor | None,
     *,
+    damsm: Damsm | None = None,
     seed: int = 0,
 ) -> Summary:
     """Measure each method of a plan on the captions that all of its methods have finished.
 
     ``reference`` [m, d] are the network's features of real pictures; None leaves out what needs them.
+    With ``damsm`` the R-precision is taken with these encoders too.
     Raises ValueError where fewer than two captions are finished by all.
     """
     keys = [(method, number) for method in plan.methods for number in plan.seeds]
@@ -77,11 +81,13 @@ def summarise(
     if len(captions) < 2:
         raise ValueError("Fewer than two captions are finished by all methods; there is nothing to compare.")
     with _silent():  # of unknown words, one a caption
-        texts = {name: getattr(models, name).encode_text(captions).cpu() for name in ("clip", "judge")}
+        texts = {name: getattr(models, name).encode_text(captions).cpu() for name in ("judge", "clip")}
+    if damsm is not None:
+        texts["damsm"] = damsm.encode_text(captions)
     standings, candidates = [], 0
     for method in plan.methods:
         rng = torch.Generator().manual_seed(seed)  # the same rival captions for each method
-        found, columns = _retrieve(plan, store, method, captions, texts, rng)
+        found, columns = _retrieve(plan, store, method, captions, texts, damsm, rng)
         candidates = found["judge"].candidates
         standings.append(_standing(method, found, columns, texts, store, network, reference, rng))
     library = f"torch-fidelity {version('torch-fidelity')}"
@@ -95,18 +101,25 @@ def _retrieve(
     method: str,
     captions: list[str],
     texts: dict[str, Tensor],
+    damsm: Damsm | None,
     rng: torch.Generator,
 ) -> tuple[dict[str, Retrieval], dict[str, Any]]:
-    """Return both encoders' retrievals over all seeds, and a method's columns in the captions' order."""
+    """Return the encoders' retrievals over all seeds, and a method's columns in the captions' order."""
     columns: dict[str, list[Any]] = {
         name: [] for name in ("augclip", "clip", "judge", "seconds", "picture", "row")
     }
-    hits: dict[str, list[Retrieval]] = {"judge": [], "clip": []}
+    hits: dict[str, list[Retrieval]] = {name: [] for name in texts}
     for number in plan.seeds:
         rows = _rows(store, method, number, captions)
         for name, values in rows.items():
             columns[name] += values
         columns["row"] += range(len(captions))
+        if damsm is not None:
+            rows["damsm"] = [
+                vector
+                for images in _pictures(store, rows["picture"])
+                for vector in damsm.encode_image(images)
+            ]
         for name, several in hits.items():
             several.append(r_precision(torch.stack(rows[name]), texts[name], rng))
     joined = {
@@ -166,16 +179,19 @@ def _standing(
 
 
 def _features(store: Store, pictures: list[str], network: Network) -> tuple[Tensor, Tensor]:
-    """Return the features and logits of pictures that a run wrote, a few in memory at a time."""
+    """Return the features and logits of pictures that a run wrote."""
+    features, logits = zip(*(network(images) for images in _pictures(store, pictures)), strict=True)
+    return torch.cat(features), torch.cat(logits)
+
+
+def _pictures(store: Store, names: list[str]) -> Iterator[Tensor]:
+    """Yield pictures [n, 3, h, w] in [-1, 1] that a run wrote, a few in memory at a time."""
     from torchvision.io import decode_image
 
-    parts = []
-    for first in range(0, len(pictures), CHUNK):
-        files = store.read(pictures[first : first + CHUNK])
+    for first in range(0, len(names), CHUNK):
+        files = store.read(names[first : first + CHUNK])
         levels = [decode_image(torch.frombuffer(bytearray(file), dtype=torch.uint8), "RGB") for file in files]
-        parts.append(network(torch.stack(levels) / 127.5 - 1))
-    features, logits = zip(*parts, strict=True)
-    return torch.cat(features), torch.cat(logits)
+        yield torch.stack(levels) / 127.5 - 1
 
 
 @contextmanager

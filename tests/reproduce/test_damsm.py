@@ -1,0 +1,144 @@
+"""DAMSM's encoders against AttnGAN's layers written out, from files as its authors publish them."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import inception_v3
+
+from fusedream_nb.reproduce.captions import sticker_scenes
+from fusedream_nb.reproduce.contest import sizes_of
+from fusedream_nb.reproduce.damsm import Damsm
+from fusedream_nb.reproduce.evaluate import Plan, run_here
+from fusedream_nb.reproduce.store import Store
+from fusedream_nb.reproduce.summary import summarise
+
+WORDS = ["<end>", "a", "photo", "of", "dog", "cat", "red", "blue", "on", "the", "beach", "cafe"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights under the released names, saved as PyTorch did in 2017."""
+    path = tmp_path_factory.mktemp("damsm")
+    torch.manual_seed(0)
+    network = inception_v3(weights=None, aux_logits=False, init_weights=False)
+    network.fc = nn.Linear(2048, 256)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_var.uniform_(0.5, 1.5)
+            module.running_mean.uniform_(-0.1, 0.1)
+    images = {
+        name.replace("fc.", "emb_cnn_code."): value
+        for name, value in network.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    images["emb_features.weight"] = torch.randn(256, 768, 1, 1)
+    texts = nn.ModuleDict({"encoder": nn.Embedding(len(WORDS), 300)})
+    texts["rnn"] = nn.LSTM(300, 128, batch_first=True, bidirectional=True)
+    torch.save(images, path / "image_encoder100.pth", _use_new_zipfile_serialization=False)
+    torch.save(texts.state_dict(), path / "text_encoder100.pth", _use_new_zipfile_serialization=False)
+    numbers = {word: i for i, word in enumerate(WORDS)}
+    lists = [[[1, 4]], [[1, 5]], dict(enumerate(WORDS)), numbers]
+    (path / "captions.pickle").write_bytes(pickle.dumps(lists, protocol=2))
+    return path
+
+
+@torch.no_grad()
+def by_layers(w: dict[str, Tensor], image: Tensor) -> Tensor:
+    """AttnGAN's CNN_ENCODER: Inception's parts in turn, pooled over its 8 × 8 places."""
+    network = inception_v3(weights=None, aux_logits=False, init_weights=False).eval()
+    network.load_state_dict(w, strict=False)
+    x = F.interpolate(image, (299, 299), mode="bilinear", align_corners=False)
+    x = network.Conv2d_2b_3x3(network.Conv2d_2a_3x3(network.Conv2d_1a_3x3(x)))
+    x = network.Conv2d_4a_3x3(network.Conv2d_3b_1x1(F.max_pool2d(x, 3, 2)))
+    x = F.max_pool2d(x, 3, 2)
+    for name in ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c"):
+        x = getattr(network, f"Mixed_{name}")(x)
+    return F.linear(F.avg_pool2d(x, 8).flatten(1), w["emb_cnn_code.weight"], w["emb_cnn_code.bias"])
+
+
+def by_equations(w: dict[str, Tensor], numbers: list[int]) -> Tensor:
+    """A two-way LSTM's last states, a gate at a time."""
+    ends = []
+    for way, order in (("", numbers), ("_reverse", numbers[::-1])):
+        h, c = torch.zeros(128), torch.zeros(128)
+        for i in order:
+            x = w["encoder.weight"][i]
+            gates = w[f"rnn.weight_ih_l0{way}"] @ x + w[f"rnn.bias_ih_l0{way}"]
+            gates = gates + w[f"rnn.weight_hh_l0{way}"] @ h + w[f"rnn.bias_hh_l0{way}"]
+            let_in, forget, new, out = gates.chunk(4)
+            c = forget.sigmoid() * c + let_in.sigmoid() * new.tanh()
+            h = out.sigmoid() * c.tanh()
+        ends.append(h)
+    return torch.cat(ends)
+
+
+def test_pictures_are_encoded_as_by_attngans_layers(folder: Path, rng: torch.Generator) -> None:
+    image = torch.rand(2, 3, 64, 64, generator=rng) * 2 - 1
+    weights = torch.load(folder / "image_encoder100.pth", weights_only=True)
+    reference = F.normalize(by_layers(weights, image), dim=-1)
+    torch.testing.assert_close(Damsm.from_folder(folder).encode_image(image), reference, atol=1e-5, rtol=0)
+
+
+def test_captions_are_encoded_as_by_the_equations(folder: Path) -> None:
+    damsm, weights = Damsm.from_folder(folder), torch.load(folder / "text_encoder100.pth", weights_only=True)
+    texts = ["A photo of a DOG, on the beach!", "cat", "a purple unknown café"]
+    numbers = [[1, 2, 3, 1, 4, 8, 9, 10], [5], [1]]  # "caf" is what ASCII leaves of the last word
+    reference = torch.stack([by_equations(weights, row) for row in numbers])
+    torch.testing.assert_close(damsm.encode_text(texts), F.normalize(reference, dim=-1), atol=1e-6, rtol=0)
+    with pytest.raises(ValueError, match="no word of the caption 'purple rain'"):
+        damsm.encode_text(["a dog", "purple rain"])
+
+
+def test_a_run_has_its_r_precision_too(folder: Path, tmp_path: Path, models) -> None:
+    captions = [text for text in sticker_scenes()[0] if "dog" in text or "cat" in text][:3]
+    plan, store = Plan(captions, ("real",), sizes_of()), Store(str(tmp_path))
+    for _ in run_here(plan, store):
+        pass
+    damsm = Damsm.from_folder(folder)
+    (with_it,) = summarise(plan, store, models, None, None, damsm=damsm).standings
+    (without,) = summarise(plan, store, models, None, None).standings
+    assert set(with_it.r_precision) == {"judge", "clip", "damsm"}
+    assert without.r_precision["judge"].value == with_it.r_precision["judge"].value
+    pictures = torch.stack([store_picture(store, plan, caption) for caption in captions])
+    cosines = damsm.encode_image(pictures) @ damsm.encode_text(captions).T
+    found = (cosines.argmax(1) == torch.arange(3)).double().mean()
+    assert with_it.r_precision["damsm"].value == pytest.approx(float(found))
+
+
+def store_picture(store: Store, plan: Plan, caption: str) -> Tensor:
+    """The picture of one caption, as it lies in the folder."""
+    from torchvision.io import decode_image
+
+    for part in store.parts("real", 0):
+        for row in part.to_pylist():
+            if row["caption"] == caption:
+                (file,) = store.read([row["picture"]])
+                return decode_image(torch.frombuffer(bytearray(file), dtype=torch.uint8)) / 127.5 - 1
+    raise AssertionError(caption)
+
+
+class Evil:
+    def __reduce__(self) -> tuple:
+        return os.mkdir, ("never",)
+
+
+@pytest.mark.parametrize("content", [pickle.dumps([0, 0, 0, Evil()]), pickle.dumps([1]), b"", b"no pickle"])
+def test_a_list_of_words_that_is_none_is_refused_and_runs_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("image_encoder100.pth", "text_encoder100.pth"):
+        (tmp_path / name).symlink_to(folder / name)
+    with pytest.raises(FileNotFoundError, match=r"0 files captions\.pickle"):
+        Damsm.from_folder(tmp_path)
+    (tmp_path / "captions.pickle").write_bytes(content)
+    with pytest.raises(ValueError, match="is not AttnGAN's list"):
+        Damsm.from_folder(tmp_path)
+    assert not (tmp_path / "never").exists()
