@@ -171,15 +171,27 @@ def _surroundings(models: Models) -> dict[str, Any]:
 def hashes(model: str, *others: str) -> dict[str, str]:
     """Return the SHA-256 of the files, as they are on the disk, of a model and of others by name.
 
-    Names that are not in the catalogue are passed over; the model may be a folder.
+    Each is a name that can be loaded, a folder or a file; what is none of these is passed over.
     """
-    from fusedream_nb.models.weights import catalogue, sha256
+    from fusedream_nb.models.weights import sha256
 
-    rows = [row for row in catalogue() if row.name in (model, *others)]
-    files = {f"{row.name}/{file.name}": row.folder / file.name for row in rows for file in row.files}
-    if model not in [row.name for row in rows]:
-        files |= {path.name: path for path in sorted(Path(model).glob("*.*"))}
+    files = {name: path for each in (*others, model) for name, path in _files(each, each == model).items()}
     return {name: sha256(path) for name, path in files.items()}
+
+
+def _files(name: str, bare: bool) -> dict[str, Path]:
+    """Return the files of a model by name; those of a path without the folder's name, if bare."""
+    from fusedream_nb.models.weights import entry
+
+    path = Path(name)
+    if path.exists():
+        found = sorted(path.glob("*.*")) if path.is_dir() else [path]
+        return {each.name if bare else f"{path.name}/{each.name}": each for each in found}
+    try:
+        row = entry(name.partition("/")[0] if name.startswith("stickers/") else name)
+    except ValueError:
+        return {}
+    return {f"{row.name}/{file.name}": row.folder / file.name for file in row.files}
 
 
 def _judge(images: Tensor, models: Models, texts: Sequence[Sequence[str]]) -> list[float]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
@@ -22,7 +23,7 @@ from PIL.PngImagePlugin import PngInfo
 import fusedream_nb as fd
 from fusedream_nb.method.budgets import Budget
 from fusedream_nb.reproduce import png, record
-from fusedream_nb.reproduce.record import Record, describe, read_record, save, slug
+from fusedream_nb.reproduce.record import Record, describe, hashes, read_record, save, slug
 from fusedream_nb.reproduce.replay import changes, difference, replay
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))  # lone surrogates too
@@ -388,3 +389,28 @@ def test_changes_name_what_differs():
         "torch was  and is 9",
         "threads was 0 and is 7",
     ]
+
+
+def test_the_hashes_are_those_of_any_files_that_can_be_loaded(tmp_path, monkeypatch):
+    def digests(folder, *names):
+        return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+
+    monkeypatch.setenv("FUSEDREAM_CACHE", str(tmp_path))
+    named = tmp_path / "RN50--openai"
+    for folder in (named, tmp_path / "mine"):
+        folder.mkdir()
+        for name in ("open_clip_config.json", "open_clip_model.safetensors"):
+            (folder / name).write_bytes(f"{folder} {name}".encode())
+    (tmp_path / "g.pt").write_bytes(b"weights")
+    files = ("open_clip_config.json", "open_clip_model.safetensors")
+    told = hashes(str(tmp_path / "g.pt"), "RN50/openai", "the sticker CLIP")
+    assert told == {
+        **digests(tmp_path, "g.pt"),
+        **{f"RN50/openai/{name}": digest for name, digest in digests(named, *files).items()},
+    }
+    mine = tmp_path / "mine"
+    assert hashes(str(mine)) == digests(mine, *files)
+    assert hashes("stickers", str(mine)) == hashes("stickers") | {
+        f"mine/{name}": digest for name, digest in digests(mine, *files).items()
+    }
+    assert hashes("stickers/vqgan") == hashes("stickers") != {}
