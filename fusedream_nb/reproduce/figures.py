@@ -29,7 +29,7 @@ class PaperFigure:
 
 MINUTES = {  # of each notebook with the quick budget, two at a time on two CPU cores
     "01": 1.0, "02": 3.4, "03": 2.7, "04": 3.0, "05": 3.1, "06": 2.2, "07": 2.3, "08": 2.8, "09": 2.9,
-    "10": 1.1, "11": 1.8, "12": 1.8, "13": 1.8, "14": 2.1,
+    "10": 1.4, "11": 1.4, "12": 1.2, "13": 1.5, "14": 1.8,
 }  # fmt: skip
 FIGURES = (
     PaperFigure("fd-01", "Three prompts about dogs: naive Adam, BigSleep, FuseDream at two sizes", "05"),
