@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -187,16 +186,15 @@ def climb_together(
 def _look_at_all(runs: list[Run], duet: Duet, at: Position, *, anew: bool) -> None:
     """Look at the runs that go on; judge them when it is time, and choose which still go on."""
     going = [run for run in runs if run.going]
-    device = runs[0].parameters()[0].device
-    batches = _batches(going, duet, math.ceil(duet.batch / workers(device)))
-    side_by_side(lambda some: _look(some, duet), batches, device)
+    count = workers(runs[0].parameters()[0].device, duet.batch)
+    side_by_side(lambda some: _look(some, duet), _batches(going, duet, duet.batch // count), count)
     if not all(torch.isfinite(v) for run in going for v in (run.now.score, run.now.loss)):
         raise FloatingPointError(
             f"The score or the perceptual loss is not a finite number at step {at.index} of "
             f"{at.total}; lower the learning rate or take another seed."
         )
     if at.checks or anew:
-        side_by_side(lambda run: run.judge(duet.judge, anew=anew), going, device)
+        side_by_side(lambda run: run.judge(duet.judge, anew=anew), going, count)
     if at.index == at.total // 4:
         for run in sorted(runs, key=lambda run: float(run.judged), reverse=True)[duet.keep :]:
             run.going = False

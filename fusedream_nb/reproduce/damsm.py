@@ -16,7 +16,8 @@ from torch.nn.utils.rnn import pack_sequence
 from fusedream_nb.models.files import load_strictly, read_file
 
 WORDS, HIDDEN, DIM, SIDE = 300, 128, 256, 299  # of the released encoders; SIDE is in pixels
-FILES = "image_encoder*.pth, text_encoder*.pth and captions.pickle"
+FILES = "image_encoder*.pth", "text_encoder*.pth", "captions.pickle"
+CHUNK = 1024  # captions that are read together
 
 
 class Damsm:
@@ -44,7 +45,7 @@ class Damsm:
         """
         from torchvision.models import inception_v3
 
-        image, text, words = (_one(folder, name) for name in FILES.replace(" and", ",").split(", "))
+        image, text, words = (_one(folder, pattern) for pattern in FILES)
         vocabulary = _vocabulary(words)
         images = inception_v3(weights=None, aux_logits=False, init_weights=False, transform_input=False)
         images.fc = nn.Linear(2048, DIM)
@@ -76,10 +77,17 @@ class Damsm:
 
         Raises ValueError for a caption without a known word.
         """
-        device = self.words.weight.device
-        words = [self.words(torch.tensor(self._numbers(text), device=device)) for text in texts]
+        rows = self.numbers(texts)
+        return torch.cat([self._read(rows[first : first + CHUNK]) for first in range(0, len(rows), CHUNK)])
+
+    def _read(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        words = [self.words(torch.tensor(row, device=self.words.weight.device)) for row in rows]
         _, (last, _) = self.reader(pack_sequence(words, enforce_sorted=False))  # [2 ways, n, 128]
         return F.normalize(last.transpose(0, 1).flatten(1), dim=-1).cpu()
+
+    def numbers(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the numbers of each caption's known words; ValueError for one without any."""
+        return [self._numbers(text) for text in texts]
 
     def _numbers(self, text: str) -> list[int]:
         words = (word.encode("ascii", "ignore").decode() for word in re.findall(r"\w+", text.lower()))
@@ -93,7 +101,8 @@ def _one(folder: Path, pattern: str) -> Path:
     if len(found) != 1:
         raise FileNotFoundError(
             f"{folder} holds {len(found)} files {pattern}, and one is wanted. A folder of DAMSM's has "
-            f"{FILES}: the encoders for COCO that AttnGAN's authors publish, and the captions of its data."
+            f"{', '.join(FILES)}: the encoders for COCO that AttnGAN's authors publish, and the captions "
+            "of its data."
         )
     return found[0]
 

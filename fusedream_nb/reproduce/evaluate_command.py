@@ -71,6 +71,8 @@ def evaluate(
     if "://" not in out:
         png.check_folder(Path(out))
     encoders = None if damsm is None else Damsm.from_folder(damsm)
+    if encoders is not None:
+        encoders.numbers(plan.captions)  # what it cannot read is told now, not after hours
     _draw(plan, out, ray, workers)
     found = _measure(plan, out, reference, inception, encoders)
     if as_json:

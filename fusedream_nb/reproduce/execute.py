@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 EXECUTED = "notebook.ipynb"
-STARTS = 3  # of a kernel that does not come up
+STARTS = 3  # a kernel picks its ports before it binds them: of two that begin together, one may lose a port
 
 
 def main() -> int:
@@ -44,11 +44,8 @@ def _watch() -> None:
 
 def _run(folder: Path, notebook: str, parameters: dict[str, Any]) -> dict[str, Any]:
     """Execute a notebook; tell its seconds, its kernel's peak memory in bytes, and how it failed."""
-    from jupyter_client.connect import ConnectionFileMixin
     from papermill import execute_notebook
 
-    if os.name == "posix":  # by files: a port is chosen before it is bound, and may be lost to another kernel
-        ConnectionFileMixin.transport.default_value = "ipc"
     for start in range(STARTS):
         began, failure = time.monotonic(), None
         try:

@@ -183,12 +183,12 @@ def _files(name: str, bare: bool) -> dict[str, Path]:
     """Return the files of a model by name; those of a path without the folder's name, if bare."""
     from fusedream_nb.models.weights import entry
 
-    path = Path(name)
-    if path.exists():
+    head, path = name.partition("/")[0], Path(name)
+    if head != "stickers" and path.exists():  # as load() looks for it
         found = sorted(path.glob("*.*")) if path.is_dir() else [path]
         return {each.name if bare else f"{path.name}/{each.name}": each for each in found}
     try:
-        row = entry(name.partition("/")[0] if name.startswith("stickers/") else name)
+        row = entry(head if head == "stickers" else name)
     except ValueError:
         return {}
     return {f"{row.name}/{file.name}": row.folder / file.name for file in row.files}

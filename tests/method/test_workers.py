@@ -10,11 +10,13 @@ import pytest
 import torch
 
 import fusedream_nb as fd
+from fusedream_nb.method import duet
 from fusedream_nb.method.placement import PLACEMENTS
 from fusedream_nb.method.workers import side_by_side, workers
 from fusedream_nb.models import Models
 
 CPU = torch.device("cpu")
+SMALL = replace(fd.budget("quick"), M=6, k=2, steps=2, copies=2, start_copies=1, judged_copies=2)
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ def test_what_is_found_comes_in_order_and_each_worker_has_one_core() -> None:
         barrier.wait()  # never passed, were they one after another
         return part, torch.get_num_threads()
 
-    assert side_by_side(act, range(4), CPU) == [(i, 1) for i in range(4)]
+    assert side_by_side(act, range(4), 2) == [(i, 1) for i in range(4)]
     assert torch.get_num_threads() == 2
     late = []
     other = threading.Thread(target=lambda: late.append(torch.get_num_threads()))
@@ -52,23 +54,45 @@ def test_an_error_is_raised_and_what_has_not_begun_does_not_begin() -> None:
         raise ValueError("part 0" if part == 0 else "another")
 
     with pytest.raises(ValueError, match="part 0"):
-        side_by_side(act, range(1000), CPU)
+        side_by_side(act, range(1000), 2)
     assert len(begun) < 1000
     assert torch.get_num_threads() == 2
 
 
-def test_a_gpu_has_one_worker() -> None:
-    assert workers(torch.device("cuda")) == 1
+@pytest.mark.usefixtures("two_threads")
+def test_there_are_no_more_workers_than_threads_or_than_the_memory_allows_and_one_on_a_gpu() -> None:
+    assert [workers(CPU, most) for most in (1, 2, 9)] == [1, 2, 2]
+    assert workers(torch.device("cuda"), 9) == 1
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_no_more_placements_than_a_batch_are_looked_at_together(
+    models: Models, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    look, lock, at_once, most = duet._look, threading.Lock(), 0, 0
+
+    def counted(runs: list[duet.Run], both: duet.Duet) -> None:
+        nonlocal at_once, most
+        with lock:
+            at_once += len(runs)
+            most = max(most, at_once)
+        look(runs, both)
+        with lock:
+            at_once -= len(runs)
+
+    monkeypatch.setattr(duet, "_look", counted)
+    next(fd.compose("a dog next to a house", models, placements=PLACEMENTS[-4:], budget=SMALL, batch=batch))
+    assert most == min(batch, 2 * (batch // 2) or 1)
 
 
 def test_a_composition_is_the_same_in_two_threads_as_in_one(models: Models) -> None:
-    sizes = replace(fd.budget("quick"), M=6, k=2, steps=2, copies=2, start_copies=1, judged_copies=2)
     found = []
     for threads, batch in ((1, 1), (2, 2)):  # a batch of one each
         torch.set_num_threads(threads)
         try:
             for step in fd.compose(
-                "a dog next to a house", models, placements=PLACEMENTS[-3:], budget=sizes, batch=batch
+                "a dog next to a house", models, placements=PLACEMENTS[-3:], budget=SMALL, batch=batch
             ):
                 last = step
         finally:

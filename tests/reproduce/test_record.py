@@ -414,3 +414,8 @@ def test_the_hashes_are_those_of_any_files_that_can_be_loaded(tmp_path, monkeypa
         f"mine/{name}": digest for name, digest in digests(mine, *files).items()
     }
     assert hashes("stickers/vqgan") == hashes("stickers") != {}
+    monkeypatch.chdir(tmp_path)
+    before = hashes("stickers")
+    (tmp_path / "stickers").mkdir()  # a folder of that name is never what load() takes
+    (tmp_path / "stickers" / "x.txt").write_text("x")
+    assert hashes("stickers") == before
