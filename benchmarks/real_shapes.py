@@ -35,7 +35,7 @@ from fusedream_nb.models.biggan import SHAPES, BigGAN, Network
 from fusedream_nb.models.encoders import Clip
 from fusedream_nb.models.generators import BigGANDeep, Generator
 from fusedream_nb.models.taming import F16
-from fusedream_nb.models.vqgan import VQGAN
+from fusedream_nb.models.vqgan import VQGAN, fold
 
 DEEP = (  # of biggan-deep-256: doubled or not, channels before and after
     (0, 16, 16), (1, 16, 16), (0, 16, 16), (1, 16, 8), (0, 8, 8), (1, 8, 8), (0, 8, 8),
@@ -54,7 +54,7 @@ def generator(name: str) -> Generator:
         return BigGANDeep(model)
     if name.startswith("biggan"):
         return BigGAN(Network(SHAPES[int(name.rpartition("-")[2])]), torch.randn(1000, 128) * 0.05)
-    return VQGAN(VQModel(**F16, num_vq_embeddings=1024), canvas=(480, 480))
+    return VQGAN(fold(VQModel(**F16, num_vq_embeddings=1024)), canvas=(480, 480))
 
 
 def seconds(act: Callable[[], object], device: torch.device, least: int, most: float) -> float:

@@ -23,6 +23,7 @@ from torch import nn
 from fusedream_nb.models.files import write_tensors
 from fusedream_nb.models.weights import CLIP as CLIP_NAME
 from fusedream_nb.models.weights import JUDGE, entry
+from fusedream_nb.reproduce.kernels import WakefulManager
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 SINGLE = ("00", "01", "02", "03", "04", "05", "06")  # of one generator's single pictures
@@ -116,7 +117,13 @@ def test_a_notebook_runs_on_another_model(random_model, path):
 
     notebook = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(NOTEBOOKS)}}
-    NotebookClient(notebook, timeout=7200, kernel_name="python3", resources=resources).execute()
+    NotebookClient(
+        notebook,
+        timeout=7200,
+        kernel_name="python3",
+        resources=resources,
+        kernel_manager_class=WakefulManager,
+    ).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     told = "".join(output.get("text", "") for output in outputs)
     assert "random on cpu" in told  # not the stickers

@@ -11,8 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .convolutions import DoublingConv, FoldedDoublingConv, MatrixConv, double
 from .files import autocast
 from .generators import ClassConditional, Latent
+
+COARSE = 2  # blocks that draw too few pixels for a transposed convolution to pay
 
 
 @dataclass(frozen=True)
@@ -92,19 +95,16 @@ class Block(nn.Module):
     def __init__(self, channels: int, width: int, condition: int) -> None:
         super().__init__()
         self.norm1, self.norm2 = Affine(channels, condition), Affine(width, condition)
-        self.conv1 = nn.Conv2d(channels, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv1: nn.Module = DoublingConv(channels, width)
+        self.conv2: nn.Module = nn.Conv2d(width, width, 3, padding=1)
         self.shortcut = nn.Conv2d(channels, width, 1)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Return [n, width, 2h, 2w] of x [n, channels, h, w] and a condition [n, dim]."""
-        change = self.conv1(_double(torch.relu(self.norm1(x, condition))))
-        change = self.conv2(torch.relu(self.norm2(change, condition)))
-        return change + _double(self.shortcut(x))  # a 1×1 convolution commutes with the doubling
-
-
-def _double(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2, mode="nearest")
+        change = self.conv1(self.norm1(x, condition).relu_())
+        change = self.conv2(self.norm2(change, condition).relu_())
+        change += double(self.shortcut(x))  # a 1×1 convolution commutes with the doubling
+        return change
 
 
 class Network(nn.Module):
@@ -132,7 +132,17 @@ class Network(nn.Module):
             if number == self.attended:
                 x = self.attention(x)
         x = torch.addcmul(self.offset[:, None, None], x, self.scale[:, None, None])
-        return torch.tanh(self.last(torch.relu(x)))
+        return torch.tanh(self.last(x.relu_()))
+
+
+def fold(network: Network) -> None:
+    """Put convolutions in place, once the weights are loaded, that give the same with less work."""
+    for number, block in enumerate(network.blocks):
+        if number >= COARSE:
+            block.conv1 = FoldedDoublingConv(block.conv1)
+    block = network.blocks[0]
+    block.conv1 = nn.Sequential(nn.UpsamplingNearest2d(scale_factor=2), MatrixConv(block.conv1))
+    block.conv2 = MatrixConv(block.conv2)
 
 
 class BigGAN(ClassConditional):
@@ -144,6 +154,7 @@ class BigGAN(ClassConditional):
     def __init__(self, network: Network, embeddings: Tensor, *, truncation: float = 1.0) -> None:
         shape = network.shape
         self.shape, self.size, self.layers = shape, shape.size, 1 + shape.blocks
+        fold(network)
         super().__init__(network, embeddings, shape.chunk * self.layers, truncation)
 
     @classmethod

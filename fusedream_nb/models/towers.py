@@ -1,11 +1,14 @@
-"""open_clip's ResNet towers with all that is constant folded into their weights: the same vectors, sooner."""
+"""open_clip's image towers with all that is constant folded into their weights: the same vectors, sooner."""
 
 from __future__ import annotations
 
 import torch
 from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
+from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from . import vit
 
 
 class OneQueryPool(nn.Module):
@@ -35,10 +38,12 @@ class OneQueryPool(nn.Module):
 
 
 def fold(tower: nn.Module) -> nn.Module:
-    """Fold a ResNet tower's batch norms into its convolutions and shorten its pooling; leave others alone.
+    """Fold a ResNet tower's batch norms and shorten its pooling, or a vision transformer; leave others alone.
 
     The tower is changed in place and returned: images to the same vectors, up to rounding.
     """
+    if isinstance(tower, VisionTransformer):
+        vit.fold(tower)
     if not isinstance(tower, ModifiedResNet):
         return tower
     for module in tower.eval().modules():

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .convolutions import FoldedDoublingConv
 from .files import autocast, load_strictly, read_tensors
 from .generators import Latent
 
@@ -43,6 +44,14 @@ def is_vqgan(path: Path) -> bool:
     return json.loads(config.read_text()).get("_class_name") == "VQModel"
 
 
+def fold(model: nn.Module) -> nn.Module:
+    """Fold each doubling in a VQModel's decoder with the convolution after it, in place; not for training."""
+    for block in model.decoder.up_blocks:
+        for number, layer in enumerate(block.upsamplers or ()):
+            block.upsamplers[number] = FoldedDoublingConv(layer.conv)
+    return model
+
+
 class VQGAN:
     """A VQGAN through ``diffusers``' VQModel; its latents z [n, dim, h, w] are grids without classes.
 
@@ -67,12 +76,12 @@ class VQGAN:
         if not (folder / "config.json").exists():
             from .taming import load_taming
 
-            return cls(load_taming(folder), canvas=canvas)
+            return cls(fold(load_taming(folder)), canvas=canvas)
         from diffusers import VQModel
 
         model = VQModel.from_config(json.loads((folder / "config.json").read_text()))
         load_strictly(model, read_tensors(folder, WEIGHTS), folder)
-        return cls(model, canvas=canvas)
+        return cls(fold(model), canvas=canvas)
 
     def on(self, canvas: tuple[int, int]) -> Self:
         """Return the same network, not a copy of it, that samples another canvas (height, width)."""

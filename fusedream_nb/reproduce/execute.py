@@ -46,6 +46,12 @@ def _run(folder: Path, notebook: str, parameters: dict[str, Any]) -> dict[str, A
     """Execute a notebook; tell its seconds, its kernel's peak memory in bytes, and how it failed."""
     from papermill import execute_notebook
 
+    try:
+        from .kernels import WakefulManager
+
+        wakeful = {"kernel_manager_class": WakefulManager}
+    except ImportError:  # jupyter_client before 7 has other channels
+        wakeful = {}
     for start in range(STARTS):
         began, failure = time.monotonic(), None
         try:
@@ -59,6 +65,7 @@ def _run(folder: Path, notebook: str, parameters: dict[str, Any]) -> dict[str, A
                 progress_bar=False,
                 start_timeout=30 * (start + 1),
                 shutdown_kernel="immediate",  # a kernel that computes would take its time
+                **wakeful,
             )
         except Exception as error:
             failure = _failure(folder / EXECUTED, error)

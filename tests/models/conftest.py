@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from fusedream_nb.models.biggan import SHAPES
 
@@ -178,3 +179,19 @@ def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
     server = Mirror(bytes(i * i % 251 ^ i % 13 for i in range(300_000)))
     yield server
     server.stop()
+
+
+@pytest.fixture
+def agree() -> Callable[[nn.Module, nn.Module, Tensor, float], None]:
+    """Assert that two networks give the same at x, and the same gradient in x of a function of it."""
+
+    def value_and_slope(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = x.clone().requires_grad_()
+        y = network(x)
+        return y.detach(), torch.autograd.grad((3 * y / y.detach().abs().max()).sin().sum(), x)[0]
+
+    def check(mine: nn.Module, theirs: nn.Module, x: Tensor, within: float) -> None:
+        for a, b in zip(value_and_slope(mine, x), value_and_slope(theirs, x), strict=True):
+            torch.testing.assert_close(a, b, atol=within * float(b.abs().max()), rtol=10 * within)
+
+    return check
