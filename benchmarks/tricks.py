@@ -2,43 +2,38 @@
 
     python benchmarks/tricks.py --copies 8
 
-FuseDream on BigGAN at 256 pixels and ViT-B/32, random weights. Every trick is undone in turn: *alone* is the
-path with all others undone against the path with all undone, *taken away* the path without it against the
-full one; both are times as fast. Seconds of the clock, so the machine should be idle.
+FuseDream on BigGAN at 256 pixels and ViT-B/32, random weights. *Alone* is the path with all other tricks
+undone against the path with all undone, *taken away* the path without it against the full one; both are times
+as fast. The four paths of a trick take turns, and the median of the turns' ratios is told, because a
+machine's speed drifts.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from unittest.mock import patch
 
 import open_clip
 import torch
 import torch.nn.functional as F
-from real_shapes import generator, seconds
+from real_shapes import generator
 from torch import Tensor, nn
-from torch.nn.utils import remove_spectral_norm, spectral_norm
+from torch.nn.utils import spectral_norm
 
 import fusedream_nb as fd
 from fusedream_nb.method import scores
 from fusedream_nb.method.budgets import BUDGETS
 from fusedream_nb.method.latents import top_k
-from fusedream_nb.models import Models, biggan
+from fusedream_nb.models import Models, biggan, vit
+from fusedream_nb.models.convolutions import FoldedDoublingConv, MatrixConv, double
 from fusedream_nb.models.encoders import Clip
 
 PROMPT = "a photo of a blue dog"
-
-
-@dataclass
-class Path:
-    """What is timed, and what cannot be patched: the start's batch, and whether texts are kept."""
-
-    models: Models
-    batch: int | None = None
-    forget: bool = False
 
 
 def _norm(self: biggan.Affine, x: Tensor, condition: Tensor) -> Tensor:
@@ -54,45 +49,34 @@ def _attention(self: biggan.Attention, x: Tensor) -> Tensor:
 
 
 def _block(self: biggan.Block, x: Tensor, condition: Tensor) -> Tensor:
-    def double(x: Tensor) -> Tensor:
-        return F.interpolate(x, scale_factor=2)
-
-    change = self.conv1(double(torch.relu(self.norm1(x, condition))))
+    change = self.conv1(torch.relu(self.norm1(x, condition)))
     return self.conv2(torch.relu(self.norm2(change, condition))) + self.shortcut(double(x))
 
 
-@contextmanager
-def _norms(path: Path) -> Iterator[None]:
-    network = path.models.generator.network  # type: ignore[attr-defined]
-    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    for layer in layers:
-        spectral_norm(layer).eval()
-        matrix = layer.weight_orig.flatten(1)
+def _norms(models: Models) -> None:
+    for layer in models.generator.network.modules():  # type: ignore[attr-defined]
+        name = "matrix" if isinstance(layer, MatrixConv) else "weight"
+        if not isinstance(layer, nn.Conv2d | nn.Linear | FoldedDoublingConv | MatrixConv):
+            continue
+        across = int(isinstance(layer, FoldedDoublingConv))
+        spectral_norm(layer, name, dim=across).eval()
+        weight, u, v = (getattr(layer, name + part) for part in ("_orig", "_u", "_v"))
+        matrix = weight.transpose(0, across).flatten(1)
         for _ in range(3):  # or the norm is any number
-            layer.weight_v.copy_(F.normalize(matrix.T @ layer.weight_u, dim=0))
-            layer.weight_u.copy_(F.normalize(matrix @ layer.weight_v, dim=0))
-        layer.weight_orig.mul_(layer.weight_u @ matrix @ layer.weight_v)  # the same weight as before
-    yield
-    for layer in layers:
-        remove_spectral_norm(layer)
-    network.requires_grad_(False)
+            v.copy_(F.normalize(matrix.T @ u, dim=0))
+            u.copy_(F.normalize(matrix @ v, dim=0))
+        weight.mul_(u @ matrix @ v)  # the same weight as before
 
 
-@contextmanager
-def _layout(path: Path) -> Iterator[None]:
-    network = path.models.generator.network  # type: ignore[attr-defined]
-    both = network, path.models.clip.model
-    for part in both:
+def _layout(models: Models) -> None:
+    network = models.generator.network  # type: ignore[attr-defined]
+    for part in (network, models.clip.model):
         part.to(memory_format=torch.contiguous_format)
-    hook = network.blocks[0].register_forward_pre_hook(lambda _, given: (given[0].contiguous(), *given[1:]))
-    yield
-    hook.remove()
-    for part in both:
-        part.to(memory_format=torch.channels_last)
+    network.blocks[0].register_forward_pre_hook(lambda _, given: (given[0].contiguous(), *given[1:]))
 
 
 @contextmanager
-def _resolution(path: Path) -> Iterator[None]:
+def _resolution() -> Iterator[None]:
     small = scores.augment.augment
 
     def large(image: Tensor, numbers: scores.Draw, size: int) -> Tensor:
@@ -102,80 +86,89 @@ def _resolution(path: Path) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _set(path: Path, name: str, value: object) -> Iterator[None]:
-    with patch.object(path, name, value):
-        yield
-
-
-UNDO: dict[str, Callable[[Path], object]] = {
+BUILT: dict[str, Callable[[Models], None]] = {  # what is undone when the networks are made
     "spectral norms folded": _norms,
-    "statistics and gains folded": lambda _: patch.object(biggan.Affine, "forward", _norm),
-    "attention by scaled_dot_product_attention": lambda _: patch.object(
+    "doublings folded into convolutions": lambda _: None,
+    "channels_last": _layout,
+    "ViT: products, and only what is read": lambda _: None,
+}
+FOLDS = {"doublings folded into convolutions": biggan, "ViT: products, and only what is read": vit}
+PATCHED: dict[str, Callable[[], AbstractContextManager[object]]] = {  # what is undone while they run
+    "statistics and gains folded": lambda: patch.object(biggan.Affine, "forward", _norm),
+    "attention by scaled_dot_product_attention": lambda: patch.object(
         biggan.Attention, "forward", _attention
     ),
-    "shortcuts before the doubling": lambda _: patch.object(biggan.Block, "forward", _block),
-    "channels_last": _layout,
+    "shortcuts before the doubling": lambda: patch.object(biggan.Block, "forward", _block),
     "augmentation at CLIP's resolution": _resolution,
-    "texts encoded once": lambda path: _set(path, "forget", True),
-    "a start in batches that fit the cache": lambda path: _set(path, "batch", 10),
 }
+TEXTS, BATCHES = "texts encoded once", "a start in batches that fit the cache"
+TRICKS = (*BUILT, *PATCHED, TEXTS, BATCHES)
 
 
-def timed(path: Path, undone: list[str], given: argparse.Namespace) -> tuple[float, float]:
-    """Return seconds of a step, and of a sample of the start, with some tricks undone."""
-    with ExitStack() as stack:
-        for name in undone:
-            stack.enter_context(UNDO[name](path))  # type: ignore[arg-type]
-        models, device = path.models, path.models.device
-        sizes = replace(
-            BUDGETS["paper"], M=5, copies=given.copies, judged_copies=1, start_copies=1, steps=10**9
-        )
-        run = fd.fusedream(PROMPT, models, budget=sizes)
-        score, rng = fd.CLIPScore(models.clip, PROMPT), torch.Generator().manual_seed(0)
+class Path:
+    """FuseDream with some tricks undone, timed step by step."""
 
-        def read() -> None:
-            if path.forget:
-                models.clip._texts.clear()
-                models.clip.encode_text(PROMPT)
+    def __init__(self, stickers: Models, undone: Sequence[str], copies: int) -> None:
+        self.undone = undone
+        torch.manual_seed(0)
+        with ExitStack() as stack:
+            for name, module in FOLDS.items():
+                if name in undone:
+                    stack.enter_context(patch.object(module, "fold", lambda _: None))
+            shape = generator("biggan-256").to(torch.device("cpu"))  # type: ignore[attr-defined]
+            network = open_clip.create_model("ViT-B-32-quickgelu", pretrained=None)
+            clip = Clip(network, open_clip.get_tokenizer("ViT-B-32-quickgelu"), name="ViT-B/32, random")
+        self.models = replace(stickers, generator=shape, clip=clip, judge=clip, name="random", world="")
+        for name in set(BUILT) & set(undone):
+            BUILT[name](self.models)
+        sizes = replace(BUDGETS["paper"], M=5, copies=copies, judged_copies=1, start_copies=1, steps=10**9)
+        self.run = fd.fusedream(PROMPT, self.models, budget=sizes)
+        self.score = fd.CLIPScore(clip, PROMPT)
+        self.times()  # warms up
 
-        def step() -> None:
-            read()
-            next(run)
+    def _read(self) -> None:
+        if TEXTS in self.undone:
+            self.models.clip._texts.clear()
+            self.models.clip.encode_text(PROMPT)
 
-        def start() -> None:
-            read()
-            top_k(models.generator, score, 10, 5, rng, batch=path.batch)
+    def times(self, samples: int = 4) -> tuple[float, float]:
+        """Return the seconds of one step, and of one sample of a start."""
+        with ExitStack() as stack:
+            for name in set(PATCHED) & set(self.undone):
+                stack.enter_context(PATCHED[name]())
+            began = time.perf_counter()
+            self._read()
+            next(self.run)
+            middle = time.perf_counter()
+            self._read()
+            batch = samples if BATCHES in self.undone else None
+            rng = torch.Generator().manual_seed(0)
+            top_k(self.models.generator, self.score, samples, 1, rng, batch=batch)
+            return middle - began, (time.perf_counter() - middle) / samples
 
-        step()
-        return seconds(step, device, 3, given.seconds), seconds(start, device, 2, given.seconds) / 10
+
+def ratios(slow: list[tuple[float, float]], fast: list[tuple[float, float]]) -> str:
+    """Return how many times as fast a step and a sample of the start are, the median over the turns."""
+    pairs = [[a / b for a, b in zip(x, y, strict=True)] for x, y in zip(slow, fast, strict=True)]
+    return " | ".join(f"{statistics.median(column):.2f}" for column in zip(*pairs, strict=True))
 
 
 def main() -> None:
     """Time every path, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--copies", type=int, default=8)
-    parser.add_argument("--seconds", type=float, default=4.0, help="for each number, at least")
+    parser.add_argument("--turns", type=int, default=3)
     given = parser.parse_args()
-    torch.manual_seed(0)
-    network = open_clip.create_model("ViT-B-32-quickgelu", pretrained=None)
-    clip = Clip(network, open_clip.get_tokenizer("ViT-B-32-quickgelu"), name="ViT-B/32, random")
-    shape = generator("biggan-256").to(torch.device("cpu"))  # type: ignore[attr-defined]
     stickers = fd.load("stickers", device="cpu")
-    path = Path(replace(stickers, generator=shape, clip=clip, judge=clip, name="random", world=""))
-    full, plain = timed(path, [], given), timed(path, list(UNDO), given)
-    print("| | step | a sample of the start |\n|---|---|---|")
-    for name, (step, start) in {"all undone": plain, "all tricks": full}.items():
-        print(f"| {name} | {step:.2f} s | {start:.2f} s |")
-    print()
-    print("| times as fast | step, alone | taken away | start, alone | taken away |\n|---|---|---|---|---|")
-    for name in UNDO:
-        alone = timed(path, [other for other in UNDO if other != name], given)
-        without = timed(path, [name], given)
-        cells = [(plain[i] / alone[i], without[i] / full[i]) for i in range(2)]
-        print(
-            f"| {name} | " + " | ".join(f"{one:.2f} | {other:.2f}" for one, other in cells) + " |", flush=True
-        )
+    full, plain = (Path(stickers, undone, given.copies) for undone in ((), TRICKS))
+    print("| times as fast | step, alone | start, alone | step, taken away | start, taken away |")
+    print("|---|---|---|---|---|")
+    for name in TRICKS:
+        others = [other for other in TRICKS if other != name]
+        paths = [plain, Path(stickers, others, given.copies), Path(stickers, [name], given.copies), full]
+        turns = [[path.times() for path in paths] for _ in range(given.turns)]
+        bare, alone, without, whole = (list(column) for column in zip(*turns, strict=True))
+        print(f"| {name} | {ratios(bare, alone)} | {ratios(without, whole)} |", flush=True)
 
 
 if __name__ == "__main__":

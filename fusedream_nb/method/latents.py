@@ -13,6 +13,7 @@ from fusedream_nb.models.generators import Generator, Latent
 
 from .augment import Rng
 
+PIXEL = 2048  # bytes that a BigGAN holds for a pixel of its picture, in float32 and without a gradient
 Weights = Literal["scalar", "coordinate"]
 Sampler = Callable[[int, torch.Generator], Latent]
 
@@ -54,6 +55,19 @@ def any_basis(generator: Generator, n: int, k: int) -> Latent:
     return generator.sample(n * k, torch.Generator()).map(lambda t: t.unflatten(0, (n, k)))
 
 
+def pictures_at_once(size: int, device: torch.device) -> int:
+    """Return how many pictures of a side in pixels are drawn together, to be looked at and not climbed.
+
+    On a CPU as many as its cache holds, else as many as keep a GPU busy and, on CUDA, as half of the memory
+    that is free can hold; two at least.
+    """
+    pixels = 16 * 64**2 if device.type == "cpu" else 32 * 256**2
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        pixels = min(pixels, (torch.cuda.mem_get_info(device)[0] + kept) // 2 // PIXEL)
+    return max(2, pixels // size**2)
+
+
 @torch.no_grad()
 def top_k(
     generator: Generator,
@@ -69,16 +83,15 @@ def top_k(
 
     Returns the latents [k, …], best first, and their scores [k]; or [texts, k, …] and [texts, k] where
     the score is a table [n, texts], as :meth:`AugCLIP.table`. Only ``batch`` pictures are in memory
-    at a time (default: as many as 16 of 64 pixels, on a GPU 32 of 256); how many does not change the
-    result. The latents' pictures are the basis images; ``sample`` is the law to draw from (default: the
+    at a time (default: :func:`pictures_at_once`); how many does not change the result.
+    The latents' pictures are the basis images; ``sample`` is the law to draw from (default: the
     generator's own).
     Raises ValueError unless 1 ≤ k ≤ M.
     """
     if not 1 <= k <= M:
         raise ValueError(f"The start keeps k of M samples, so 1 ≤ k ≤ M; got k = {k}, M = {M}.")
     latents = (sample or generator.sample)(M, rng)
-    pixels = 16 * 64**2 if latents.z.device.type == "cpu" else 32 * 256**2
-    batch = batch or max(2, pixels // generator.size**2)
+    batch = batch or pictures_at_once(generator.size, latents.z.device)
     parts = [latents[first : first + batch] for first in range(0, M, batch)]
     scores = torch.cat([score(generator.decode(part), rng) for part in parts])
     best = scores.topk(k, dim=0)

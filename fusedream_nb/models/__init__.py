@@ -60,6 +60,20 @@ def resolve_device(name: str | None = None) -> torch.device:
     return torch.device(name)
 
 
+def resolve_dtype(device: torch.device, *, embedded: bool) -> torch.dtype:
+    """Return what networks compute in: bfloat16 on CUDA and on CPUs with AMX, else float32.
+
+    The embedded networks compute in float32 on every CPU, so that their pictures do not depend on it.
+    """
+    import torch
+
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    if device.type != "cpu" or embedded or not hasattr(torch.cpu, "get_capabilities"):  # older PyTorch
+        return torch.float32
+    return torch.bfloat16 if torch.cpu.get_capabilities().get("amx_bf16") else torch.float32
+
+
 def load(
     name: str | None = None,
     *,
@@ -73,21 +87,19 @@ def load(
 
     ``name`` None reads FUSEDREAM_MODEL, else takes "stickers"; "stickers/vqgan" and
     "stickers/vqgan-painted" are the sticker world with a VQGAN. ``device`` is that of
-    :func:`resolve_device`, and on CUDA the networks compute in bfloat16. ``canvas`` is the (height, width)
-    in pixels that a VQGAN draws. ``clip``, ``judge`` and ``perceptual`` are names or paths too, CLIPs also
-    any MODEL/TAG of open_clip; outside the sticker world they default to ViT-B-32-quickgelu with OpenAI's
-    weights, RN50/openai, and lpips-squeeze. What is not here yet is fetched, see ``fetch.py``.
+    :func:`resolve_device`, what the networks compute in that of :func:`resolve_dtype`. ``canvas`` is the
+    (height, width) in pixels that a VQGAN draws. ``clip``, ``judge`` and ``perceptual`` are names or paths
+    too, CLIPs also any MODEL/TAG of open_clip; outside the sticker world they default to ViT-B-32-quickgelu
+    with OpenAI's weights, RN50/openai, and lpips-squeeze. What is not here yet is fetched, see ``fetch.py``.
     Raises ValueError for unknown names, for files that are not what they should be, and for a canvas where
     the generator has but one size or cannot fill it; FileNotFoundError where weights cannot be had.
     """
-    import torch
-
     from .perceptual import Perceptual
 
     chosen = resolve_device(device)
-    dtype = torch.bfloat16 if chosen.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
     name = name or os.environ.get("FUSEDREAM_MODEL") or "stickers"
     embedded = name.partition("/")[0] == "stickers"
+    dtype = resolve_dtype(chosen, embedded=embedded)
     path = _path("stickers/generator" if name == "stickers" else name)
     with warnings.catch_warnings():  # torchvision's and torch's own notes on lpips' and biggan's age
         warnings.simplefilter("ignore", (UserWarning, FutureWarning))

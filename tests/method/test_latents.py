@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import fusedream_nb as fd
 from fusedream_nb.method import augment
-from fusedream_nb.method.latents import OverParameterised, top_k
+from fusedream_nb.method.latents import PIXEL, OverParameterised, pictures_at_once, top_k
 from fusedream_nb.models import Models
 from fusedream_nb.models.generators import Latent
 
@@ -90,3 +90,25 @@ def test_the_start_does_not_change_what_it_was_given(models: Models, rng: torch.
     latent.project_(models.generator)
     assert latent.basis.z.abs().max() == 2
     assert torch.equal(basis.z, before)
+
+
+def test_a_start_draws_no_more_pictures_together_than_half_of_a_gpus_free_memory_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept = {"memory_reserved": 3 * 2**30, "memory_allocated": 2**30}
+    for name, value in kept.items():
+        monkeypatch.setattr(torch.cuda, name, lambda _, value=value: value)
+    gpu = torch.device("cuda")
+
+    def at_once(free: int, size: int) -> int:
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 80 * 2**30))
+        return pictures_at_once(size, gpu)
+
+    for size in (128, 256, 512):
+        for free in (0, 2**30, 4 * 2**30, 70 * 2**30):
+            n = at_once(free, size)
+            assert n == 2 or n * size**2 * PIXEL * 2 <= free + 2 * 2**30
+            assert n <= max(2, 32 * 256**2 // size**2)
+    assert at_once(70 * 2**30, 256) == 32 > at_once(2**30, 256) > 2
+    assert pictures_at_once(64, torch.device("cpu")) == 16
+    assert pictures_at_once(512, torch.device("cpu")) == 2

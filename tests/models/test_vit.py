@@ -76,3 +76,22 @@ def test_the_published_encoder_is_folded_where_it_is_loaded(rng: torch.Generator
         mine = clip.encode_image(image)  # mean and deviation of one half: no change to [-1, 1]
     torch.testing.assert_close(mine, own, atol=1e-6, rtol=1e-4)
     assert clip.model.visual.transformer.resblocks[-1].first_only
+
+
+def test_bfloat16_turns_vectors_by_less_than_a_hundredth_and_leaves_them_in_float32(
+    rng: torch.Generator,
+) -> None:
+    from fusedream_nb.models.encoders import Clip
+
+    settings = open_clip.get_model_config("ViT-B-32-quickgelu")
+    settings["vision_cfg"] |= {"layers": 4, "width": 256}
+    torch.manual_seed(0)
+    clip = Clip(open_clip.CLIP(**settings), open_clip.get_tokenizer("ViT-B-32-quickgelu"))
+    image = (torch.rand(4, 3, 224, 224, generator=rng) * 2 - 1).requires_grad_()
+    exact = clip.encode_image(image)
+    rounded = clip.to(torch.device("cpu"), torch.bfloat16).encode_image(image)
+    assert rounded.dtype == torch.float32
+    assert 0 < (1 - (exact * rounded).sum(1)).max() < 1e-2
+    slopes = [torch.autograd.grad((vectors[:, 0]).sum(), image)[0] for vectors in (exact, rounded)]
+    cosine = nn.functional.cosine_similarity(*(slope.flatten(1) for slope in slopes))
+    assert cosine.min() > 0.99

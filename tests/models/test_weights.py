@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 import fusedream_nb as fd
-from fusedream_nb.models import resolve_device
+from fusedream_nb.models import resolve_device, resolve_dtype
 from fusedream_nb.models.weights import STICKERS, catalogue, entry
 
 
@@ -73,3 +74,16 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_device().type == "cpu"
     with pytest.raises(ValueError, match="No device is called 'tpu'; known are auto, cpu, cuda, mps"):
         resolve_device("tpu")
+
+
+def test_only_cpus_with_amx_compute_in_bfloat16_and_never_the_embedded_networks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cpu, wide = torch.device("cpu"), torch.bfloat16
+    for amx in (False, True):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda amx=amx: {"amx_bf16": amx}, raising=False)
+        assert resolve_dtype(cpu, embedded=False) is (wide if amx else torch.float32)
+        assert resolve_dtype(cpu, embedded=True) is torch.float32
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert resolve_dtype(cpu, embedded=False) is torch.float32
+    assert resolve_dtype(torch.device("mps"), embedded=False) is torch.float32
