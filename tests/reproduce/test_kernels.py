@@ -31,12 +31,12 @@ def read_unwoken(kind: type[AsyncZMQSocketChannel], seconds: float | None) -> di
             with zmq.Context() as other, other.socket(zmq.DEALER) as kernel:
                 kernel.connect(f"tcp://127.0.0.1:{port}")
                 session.send(kernel, "execute_reply", {"status": "ok"})
-                time.sleep(0.5)
 
         sender = threading.Thread(target=answer)
-        sender.start()
-        sender.join()  # the event loop stands still meanwhile
-        assert zmq.Socket.get(socket, zmq.EVENTS) & zmq.POLLIN  # who asks is told, and the loop never is
+        sender.start()  # the event loop stands still until the answer is here
+        while not zmq.Socket.get(socket, zmq.EVENTS) & zmq.POLLIN:  # who asks is told, and the loop never is
+            time.sleep(0.01)
+        sender.join()
         try:
             return await asyncio.wait_for(reader, 4)
         finally:
