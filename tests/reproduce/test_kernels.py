@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from queue import Empty
 
@@ -27,19 +26,16 @@ def read_unwoken(kind: type[AsyncZMQSocketChannel], seconds: float | None) -> di
         reader = asyncio.ensure_future(channel.get_msg(timeout=seconds))
         await asyncio.sleep(0.1)  # the reader waits now, and its socket has been asked
 
-        def answer() -> None:
-            with zmq.Context() as other, other.socket(zmq.DEALER) as kernel:
-                kernel.connect(f"tcp://127.0.0.1:{port}")
-                session.send(kernel, "execute_reply", {"status": "ok"})
-
-        sender = threading.Thread(target=answer)
-        sender.start()  # the event loop stands still until the answer is here
+        other = zmq.Context()
+        kernel = other.socket(zmq.DEALER)
+        kernel.connect(f"tcp://127.0.0.1:{port}")
+        session.send(kernel, "execute_reply", {"status": "ok"})
         while not zmq.Socket.get(socket, zmq.EVENTS) & zmq.POLLIN:  # who asks is told, and the loop never is
             time.sleep(0.01)
-        sender.join()
         try:
             return await asyncio.wait_for(reader, 4)
         finally:
+            other.destroy(linger=0)
             context.destroy(linger=0)
 
     return asyncio.run(read())
