@@ -1,8 +1,9 @@
 """Kernels whose answers are not slept through: what ``reproduce`` runs notebooks with.
 
 ZeroMQ tells of news on a socket once. If something else looks at the socket in between (sending past the
-event loop does, so that is our guess), a reader that waits in an event loop is not woken and sleeps on before its answer, for ever.
-On a machine with more to do than cores that befell a notebook in three. Here a reader looks each second.
+event loop does, so that is our guess), a reader that waits in an event loop is not woken and sleeps on
+before its answer, for ever. On a machine with more to do than cores that befell a notebook in three. Here
+a reader looks each second.
 """
 
 from __future__ import annotations
