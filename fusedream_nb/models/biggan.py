@@ -136,7 +136,9 @@ class Network(nn.Module):
 
 
 def fold(network: Network) -> None:
-    """Put convolutions in place, once the weights are loaded, that give the same with less work."""
+    """Put convolutions in place, after the weights are loaded and once, that give the same with less work."""
+    if isinstance(network.blocks[0].conv2, MatrixConv):
+        return
     for number, block in enumerate(network.blocks):
         if number >= COARSE:
             block.conv1 = FoldedDoublingConv(block.conv1)

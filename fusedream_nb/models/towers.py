@@ -40,11 +40,11 @@ class OneQueryPool(nn.Module):
 def fold(tower: nn.Module) -> nn.Module:
     """Fold a ResNet tower's batch norms and shorten its pooling, or a vision transformer; leave others alone.
 
-    The tower is changed in place and returned: images to the same vectors, up to rounding.
+    The tower is changed in place, once, and returned: images to the same vectors, up to rounding.
     """
     if isinstance(tower, VisionTransformer):
         vit.fold(tower)
-    if not isinstance(tower, ModifiedResNet):
+    if not isinstance(tower, ModifiedResNet) or isinstance(tower.attnpool, OneQueryPool):
         return tower
     for module in tower.eval().modules():
         children = list(module.named_children())

@@ -78,8 +78,11 @@ class Block(nn.Module):
 def fold(tower: VisionTransformer) -> None:
     """Change a tower in place; the last block answers for the token alone that is read.
 
-    Towers that read more of it, or whose blocks are of another kind, keep what they need.
+    Towers that read more of it, or whose blocks are of another kind, keep what they need; one that is
+    folded stays as it is.
     """
+    if isinstance(tower.conv1, PatchEmbedding):
+        return
     tower.conv1 = PatchEmbedding(tower.conv1)
     blocks = tower.transformer.resblocks
     if not tower.transformer.batch_first or any(

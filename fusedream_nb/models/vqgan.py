@@ -48,7 +48,8 @@ def fold(model: nn.Module) -> nn.Module:
     """Fold each doubling in a VQModel's decoder with the convolution after it, in place; not for training."""
     for block in model.decoder.up_blocks:
         for number, layer in enumerate(block.upsamplers or ()):
-            block.upsamplers[number] = FoldedDoublingConv(layer.conv)
+            if not isinstance(layer, FoldedDoublingConv):
+                block.upsamplers[number] = FoldedDoublingConv(layer.conv)
     return model
 
 

@@ -206,6 +206,17 @@ def test_each_layers_latent_reaches_its_own_layer(small, tmp_path: Path, rng: to
 
 
 @torch.no_grad()
+def test_a_network_is_folded_once_however_often_a_generator_is_made_of_it(
+    small, tmp_path: Path, rng: torch.Generator
+) -> None:
+    torch.save(small(rng), tmp_path / "biggan.pt")
+    generator = BigGAN.from_path(tmp_path)
+    again = BigGAN(generator.network, generator.embeddings)
+    latent = generator.sample(2, rng)
+    assert torch.equal(again.decode(latent), generator.decode(latent))
+
+
+@torch.no_grad()
 def test_bfloat16_differs_only_by_rounding(small, tmp_path: Path, rng: torch.Generator) -> None:
     torch.save(small(rng), tmp_path / "biggan.pt")
     generator = BigGAN.from_path(tmp_path)

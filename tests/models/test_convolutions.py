@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -12,40 +14,34 @@ from torch import nn
 from fusedream_nb.models.convolutions import DoublingConv, FoldedDoublingConv, MatrixConv, double
 
 Agree = Callable[..., None]
-MANY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FOLDED = {
+    "doubled": (DoublingConv, FoldedDoublingConv),
+    "as a matrix": (partial(nn.Conv2d, kernel_size=3, padding=1), MatrixConv),
+}
 SIZES = st.integers(1, 7)
 
 
 @MANY
-@given(SIZES, SIZES, SIZES, SIZES, st.integers(0, 2**31))
-def test_a_doubling_is_folded_into_the_convolution_after_it(
-    agree: Agree, channels: int, width: int, h: int, w: int, seed: int
+@given(st.sampled_from(sorted(FOLDED)), SIZES, SIZES, SIZES, SIZES, st.integers(0, 2**31))
+def test_a_folded_convolution_is_the_plain_one(
+    agree: Agree, kind: str, channels: int, width: int, h: int, w: int, seed: int
 ) -> None:
     torch.manual_seed(seed)
-    plain = DoublingConv(channels, width).double().requires_grad_(False)
-    agree(FoldedDoublingConv(plain), plain, torch.randn(2, channels, h, w).double(), 1e-10)
+    make, fold = FOLDED[kind]
+    plain = make(channels, width).double().requires_grad_(False)
+    agree(fold(plain), plain, torch.randn(2, channels, h, w).double(), 1e-10)
 
 
-@MANY
-@given(SIZES, SIZES, SIZES, SIZES, st.integers(0, 2**31))
-def test_a_convolution_is_a_product_of_matrices(
-    agree: Agree, channels: int, width: int, h: int, w: int, seed: int
-) -> None:
-    torch.manual_seed(seed)
-    plain = nn.Conv2d(channels, width, 3, padding=1).double().requires_grad_(False)
-    agree(MatrixConv(plain), plain, torch.randn(2, channels, h, w).double(), 1e-10)
-
-
-def test_both_keep_their_values_in_another_layout_of_the_memory(rng: torch.Generator) -> None:
+@pytest.mark.parametrize("kind", FOLDED)
+def test_it_keeps_its_values_in_another_layout_of_the_memory(kind: str, rng: torch.Generator) -> None:
     torch.manual_seed(0)
-    doubling, plain = (
-        kind.requires_grad_(False) for kind in (DoublingConv(8, 6), nn.Conv2d(8, 6, 3, padding=1))
-    )
+    make, fold = FOLDED[kind]
+    plain = make(8, 6).requires_grad_(False)
     x = torch.randn(2, 8, 5, 5, generator=rng)
-    for mine, theirs in ((FoldedDoublingConv(doubling), doubling), (MatrixConv(plain), plain)):
-        moved = mine.to(memory_format=torch.channels_last)
-        got = moved(x.contiguous(memory_format=torch.channels_last))
-        torch.testing.assert_close(got, theirs(x), atol=1e-5, rtol=1e-4)
+    moved = fold(plain).to(memory_format=torch.channels_last)
+    got = moved(x.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(got, plain(x), atol=1e-5, rtol=1e-4)
 
 
 def test_doubling_repeats_each_pixel_four_times(rng: torch.Generator) -> None:

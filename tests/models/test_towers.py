@@ -38,7 +38,9 @@ def test_a_folded_tower_gives_the_same_vectors_and_gradients(agree: Agree, rng: 
     tower = resnet(rng)
     folded = fold(copy.deepcopy(tower))
     assert not any(isinstance(module, nn.BatchNorm2d | AttentionPool2d) for module in folded.modules())
-    agree(folded, tower, torch.randn(3, 3, 64, 64, generator=rng), 1e-5)
+    image = torch.randn(3, 3, 64, 64, generator=rng)
+    agree(folded, tower, image, 1e-5)
+    agree(fold(folded), tower, image, 1e-5)  # again: it stays
 
 
 def test_attention_that_looks_at_one_place_only_is_the_same(agree: Agree, rng: torch.Generator) -> None:

@@ -58,6 +58,14 @@ def test_only_a_token_that_is_read_alone_is_asked_for_alone() -> None:
     assert not fold(tower(output_tokens=True)).transformer.resblocks[-1].first_only
 
 
+def test_a_tower_is_folded_once_however_often_an_encoder_is_made_of_it(
+    agree: Agree, rng: torch.Generator
+) -> None:
+    once = fold(tower(**KINDS["CLIP's own"]))
+    image = torch.randn(2, 3, 40, 40, generator=rng, dtype=torch.float64)
+    agree(fold(fold(copy.deepcopy(once))), once, image, 1e-12)
+
+
 def test_what_is_no_whole_patch_is_cut_as_a_convolution_cuts_it(agree: Agree, rng: torch.Generator) -> None:
     conv = nn.Conv2d(3, 5, 4, stride=4, bias=True).double().requires_grad_(False)
     image = torch.randn(2, 3, 18, 15, generator=rng, dtype=torch.float64)

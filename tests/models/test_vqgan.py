@@ -178,7 +178,9 @@ def test_a_folder_of_diffusers_loads_whole_or_not_at_all(
 ) -> None:
     latent = generator.sample(1, rng)
     with torch.no_grad():
-        mine = VQGAN.from_folder(folder).decode(latent)
+        loaded = VQGAN.from_folder(folder)
+        mine = loaded.decode(latent)
+        assert torch.equal(VQGAN(fold(loaded.model)).decode(latent), mine)  # folded once
         torch.testing.assert_close(mine, generator.decode(latent), atol=1e-4, rtol=0)  # it is folded, too
     state = {k: v for k, v in generator.model.state_dict().items() if k != "quant_conv.bias"}
     (folder / "diffusion_pytorch_model.safetensors").unlink()
