@@ -18,7 +18,7 @@ from fusedream_nb.method.scores import CLIPScore
 from fusedream_nb.models import Models
 from fusedream_nb.models.generators import Latent
 from fusedream_nb.models.stickers.networks import VQGAN_CONFIG
-from fusedream_nb.models.vqgan import VQGAN, nearest, straight_through
+from fusedream_nb.models.vqgan import VQGAN, fold, nearest, straight_through
 
 
 def random_model() -> VQModel:
