@@ -28,7 +28,7 @@ from fusedream_nb.method.fuse import sized
 from fusedream_nb.method.latents import Plain
 from fusedream_nb.models import Models
 from fusedream_nb.models.generators import Latent
-from fusedream_nb.reproduce.record import hashes
+from fusedream_nb.records.record import hashes
 
 PROMPTS = (  # those of notebook 04
     "a photo of a blue dog",

@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from fusedream_nb.reproduce import png
+from fusedream_nb.records import png
 
 GENERATE = (sys.executable, "-m", "fusedream_nb", "generate")
 

@@ -26,11 +26,11 @@ _WHERE = {  # loaded when first asked for: the import itself takes no torch
     "budget": "fusedream_nb.method.budgets",
     "claim": "fusedream_nb.notebook.claims",
     "grid": "fusedream_nb.notebook.show",
-    "live": "fusedream_nb.reproduce.studio",
-    "checkpointed": "fusedream_nb.reproduce.checkpoint",
-    "save": "fusedream_nb.reproduce.record",
-    "read_record": "fusedream_nb.reproduce.record",
-    "replay": "fusedream_nb.reproduce.replay",
+    "live": "fusedream_nb.notebook.studio",
+    "checkpointed": "fusedream_nb.records.checkpoint",
+    "save": "fusedream_nb.records.record",
+    "read_record": "fusedream_nb.records.record",
+    "replay": "fusedream_nb.records.replay",
 }
 __all__ = sorted(_WHERE)
 
@@ -49,10 +49,10 @@ if TYPE_CHECKING:
     from fusedream_nb.models import load
     from fusedream_nb.notebook.claims import claim
     from fusedream_nb.notebook.show import grid
-    from fusedream_nb.reproduce.checkpoint import checkpointed
-    from fusedream_nb.reproduce.record import read_record, save
-    from fusedream_nb.reproduce.replay import replay
-    from fusedream_nb.reproduce.studio import live
+    from fusedream_nb.notebook.studio import live
+    from fusedream_nb.records.checkpoint import checkpointed
+    from fusedream_nb.records.record import read_record, save
+    from fusedream_nb.records.replay import replay
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401

@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 from fusedream_nb import __version__, read_record, save
 from fusedream_nb.cli import app, main
 from fusedream_nb.method import budgets
-from fusedream_nb.reproduce import film as film_module
-from fusedream_nb.reproduce import png
-from fusedream_nb.reproduce.jobs import AT_ONCE
+from fusedream_nb.records import film as film_module
+from fusedream_nb.records import png
+from fusedream_nb.records.jobs import AT_ONCE
 
 COMMANDS = ("generate", "show", "replay", "reproduce", "figures", "evaluate", "models", "doctor")
 TINY = {"M": 6, "k": 2, "steps": 2, "copies": 2, "start_copies": 2, "judged_copies": 2}

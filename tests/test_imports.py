@@ -14,7 +14,7 @@ import pytest
 import fusedream_nb
 
 PACKAGE = Path(fusedream_nb.__file__).parent
-LAYERS = ("models", "method", "notebook", "reproduce", "cli")  # the lowest first
+LAYERS = ("models", "method", "records", "notebook", "evaluation", "reproduce", "cli")  # the lowest first
 
 
 def layer(module: str) -> str | None:
@@ -71,7 +71,7 @@ def test_every_module_has_a_layer():
         ("from fusedream_nb.notebook import show", "fusedream_nb.method.scores"),
         ("from ..notebook.show import grid", "fusedream_nb.method.scores"),
         ("from .. import notebook", "fusedream_nb.method.scores"),
-        ("import fusedream_nb.cli", "fusedream_nb.reproduce.record"),
+        ("import fusedream_nb.cli", "fusedream_nb.records.record"),
         ("def f():\n    from ...reproduce import record", "fusedream_nb.models.stickers.world"),
     ],
 )

@@ -47,7 +47,7 @@ def _run(folder: Path, notebook: str, parameters: dict[str, Any]) -> dict[str, A
     from papermill import execute_notebook
 
     try:
-        from .kernels import WakefulManager
+        from fusedream_nb.reproduce.kernels import WakefulManager
 
         wakeful = {"kernel_manager_class": WakefulManager}
     except ImportError:  # jupyter_client before 7 has other channels

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from fusedream_nb.notebook.claims import numbers_line
-
-from . import figures, png
-from .results import Result, read
+from fusedream_nb.records import png
+from fusedream_nb.reproduce import figures
+from fusedream_nb.reproduce.results import Result, read
 
 SETTINGS = ("model", "budget", "device", "seed")
 

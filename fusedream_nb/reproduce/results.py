@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from fusedream_nb.notebook.claims import read_claims
-
-from . import execute, figures, png
+from fusedream_nb.records import png
+from fusedream_nb.reproduce import execute, figures
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,10 @@ from fusedream_nb import __version__
 from fusedream_nb.method.budgets import budget
 from fusedream_nb.models import resolve_device
 from fusedream_nb.models.weights import entry
-
-from . import execute, figures, png
-from .record import hashes
-from .results import Result, collect, read
+from fusedream_nb.records import png
+from fusedream_nb.records.record import hashes
+from fusedream_nb.reproduce import execute, figures
+from fusedream_nb.reproduce.results import Result, collect, read
 
 POLL, PATIENCE = 0.1, 20.0  # seconds between two looks at a process, and until one that stops is killed
 

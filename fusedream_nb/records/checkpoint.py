@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fusedream_nb import __version__
-
-from . import png
+from fusedream_nb.records import png
 
 if TYPE_CHECKING:
     from fusedream_nb.method.optimise import Step

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.utils.data import Dataset
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
-from fusedream_nb.reproduce import metrics
+from fusedream_nb.evaluation import metrics
 
 
 class Pixels(FeatureExtractorBase):

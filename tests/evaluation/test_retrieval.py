@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusedream_nb.reproduce import retrieval
-from fusedream_nb.reproduce.retrieval import r_precision
+from fusedream_nb.evaluation import retrieval
+from fusedream_nb.evaluation.retrieval import r_precision
 
 
 def test_four_pictures_by_hand(rng):

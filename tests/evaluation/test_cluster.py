@@ -12,11 +12,11 @@ from dataclasses import replace
 import psutil
 import pytest
 
+from fusedream_nb.evaluation.captions import captions
+from fusedream_nb.evaluation.cluster import run_on_ray
+from fusedream_nb.evaluation.evaluate import Plan, run_here
+from fusedream_nb.evaluation.store import Store
 from fusedream_nb.method.budgets import BUDGETS
-from fusedream_nb.reproduce.captions import captions
-from fusedream_nb.reproduce.cluster import run_on_ray
-from fusedream_nb.reproduce.evaluate import Plan, run_here
-from fusedream_nb.reproduce.store import Store
 
 pytestmark = pytest.mark.heavy
 
@@ -25,9 +25,9 @@ PLAN = Plan(captions(limit=26), ("random", "naive-adam"), TINY)
 DRIVER = f"""
 import sys
 from fusedream_nb.method.budgets import Budget
-from fusedream_nb.reproduce.captions import captions
-from fusedream_nb.reproduce.cluster import run_on_ray
-from fusedream_nb.reproduce.evaluate import Plan
+from fusedream_nb.evaluation.captions import captions
+from fusedream_nb.evaluation.cluster import run_on_ray
+from fusedream_nb.evaluation.evaluate import Plan
 plan = Plan(captions(limit=26), {PLAN.methods}, Budget(**{TINY.__dict__}))
 for made, _ in run_on_ray(plan, sys.argv[1], "local", 2):
     print(made, flush=True)

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fusedream_nb.evaluation.captions import sticker_scenes
+from fusedream_nb.evaluation.contest import METHODS, caption_seed, composition_steps, draw, sizes_of, work
 from fusedream_nb.method.budgets import BUDGETS
 from fusedream_nb.models.stickers.world import render
-from fusedream_nb.reproduce.captions import sticker_scenes
-from fusedream_nb.reproduce.contest import METHODS, caption_seed, composition_steps, draw, sizes_of, work
 
 TINY = replace(BUDGETS["quick"], M=5, k=5, steps=1, copies=1, start_copies=1, judged_copies=1)
 TEXTS = ["a blue dog", "a red car at night", "a fox next to a tree", "a sketch of a cat", "an owl on snow"]

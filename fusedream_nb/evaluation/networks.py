@@ -89,10 +89,9 @@ def reference_of(models: Models, network: Network, n: int, folder: Path | None =
         return _of_folder(models, network, folder)
     if not models.world:
         return None
+    from fusedream_nb.evaluation.captions import TEST_SEED
     from fusedream_nb.models.stickers.scenes import sample_scenes
     from fusedream_nb.models.stickers.world import render
-
-    from .captions import TEST_SEED
 
     scenes = sample_scenes(n, torch.Generator().manual_seed(TEST_SEED + 1))  # not those of the captions
     return _chunked(n, network, lambda some: render(scenes[some], models.generator.size))

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import png
-from .generate_command import Device, Json, Model, Size
-from .terminal import Stopped, say, table
+from fusedream_nb.cli.generate_command import Device, Json, Model, Size
+from fusedream_nb.cli.terminal import Stopped, say, table
+from fusedream_nb.records import png
 
 if TYPE_CHECKING:
-    from .damsm import Damsm
-    from .evaluate import Plan
-    from .metrics import Estimate
-    from .summary import Standing, Summary
+    from fusedream_nb.evaluation.damsm import Damsm
+    from fusedream_nb.evaluation.evaluate import Plan
+    from fusedream_nb.evaluation.metrics import Estimate
+    from fusedream_nb.evaluation.summary import Standing, Summary
 
 NEEDS = {"pyarrow": "evaluate", "torch_fidelity": "evaluate"}
 ENCODERS = {"judge": "judge", "clip": "climbed", "damsm": "DAMSM"}  # as the table calls them
@@ -66,7 +66,7 @@ def evaluate(
     if workers is not None and ray is None:
         raise ValueError("--workers is for --ray; without it one process draws everything.")
     plan = _plan(captions, methods, limit, model, budget, device, ray, out)
-    from .damsm import Damsm
+    from fusedream_nb.evaluation.damsm import Damsm
 
     if "://" not in out:
         png.check_folder(Path(out))
@@ -97,12 +97,11 @@ def _plan(
             raise ValueError(f'{module} is missing; python -m pip install "fusedream_nb[{extra}]" brings it.')
     import torch
 
+    from fusedream_nb.evaluation.captions import captions as read
+    from fusedream_nb.evaluation.contest import METHODS, sizes_of
+    from fusedream_nb.evaluation.evaluate import Plan
+    from fusedream_nb.evaluation.store import Store
     from fusedream_nb.models import resolve_device
-
-    from .captions import captions as read
-    from .contest import METHODS, sizes_of
-    from .evaluate import Plan
-    from .store import Store
 
     model = model or os.environ.get("FUSEDREAM_MODEL") or "stickers"
     own = captions is None and model.partition("/")[0] == "stickers"
@@ -123,9 +122,9 @@ def _draw(plan: Plan, out: str, ray: str | None, workers: int | None) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from .cluster import run_on_ray
-    from .evaluate import run_here
-    from .store import Store
+    from fusedream_nb.evaluation.cluster import run_on_ray
+    from fusedream_nb.evaluation.evaluate import run_here
+    from fusedream_nb.evaluation.store import Store
 
     steps: Iterator[tuple[int, int]]
     steps = run_on_ray(plan, out, ray, workers) if ray else run_here(plan, Store(out))
@@ -147,12 +146,11 @@ def _draw(plan: Plan, out: str, ray: str | None, workers: int | None) -> None:
 def _measure(
     plan: Plan, out: str, reference: Path | None, inception: Path | None, damsm: Damsm | None
 ) -> Summary:
+    from fusedream_nb.evaluation.metrics import FEW
+    from fusedream_nb.evaluation.networks import network_of, reference_of
+    from fusedream_nb.evaluation.store import Store
+    from fusedream_nb.evaluation.summary import summarise
     from fusedream_nb.models import load
-
-    from .metrics import FEW
-    from .networks import network_of, reference_of
-    from .store import Store
-    from .summary import summarise
 
     models = load(plan.model, device=plan.device)
     real = bool(models.world) or reference is not None

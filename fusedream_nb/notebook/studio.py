@@ -10,8 +10,7 @@ from typing import Any
 from fusedream_nb.method.steer import Steerable
 from fusedream_nb.notebook.drive import Mode, choose, drive
 from fusedream_nb.notebook.live import Session
-
-from .record import describe, save
+from fusedream_nb.records.record import describe, save
 
 
 def live(

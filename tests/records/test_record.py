@@ -22,9 +22,9 @@ from PIL.PngImagePlugin import PngInfo
 
 import fusedream_nb as fd
 from fusedream_nb.method.budgets import Budget
-from fusedream_nb.reproduce import png, record
-from fusedream_nb.reproduce.record import Record, describe, hashes, read_record, save, slug
-from fusedream_nb.reproduce.replay import changes, difference, replay
+from fusedream_nb.records import png, record
+from fusedream_nb.records.record import Record, describe, hashes, read_record, save, slug
+from fusedream_nb.records.replay import changes, difference, replay
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))  # lone surrogates too
 NASTY = [
@@ -257,7 +257,7 @@ def test_a_full_disk_leaves_what_was_there_and_nothing_else(tmp_path, limit):
 WRITER = """
 import sys
 from pathlib import Path
-from fusedream_nb.reproduce import png
+from fusedream_nb.records import png
 path = Path(sys.argv[1])
 while True:
     for letter in b"ab":

@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from . import metrics
-from .metrics import Estimate
-from .networks import CHUNK, Judge, Network
-from .retrieval import Retrieval, r_precision
+from fusedream_nb.evaluation import metrics
+from fusedream_nb.evaluation.metrics import Estimate
+from fusedream_nb.evaluation.networks import CHUNK, Judge, Network
+from fusedream_nb.evaluation.retrieval import Retrieval, r_precision
 
 if TYPE_CHECKING:
+    from fusedream_nb.evaluation.damsm import Damsm
+    from fusedream_nb.evaluation.evaluate import Plan
+    from fusedream_nb.evaluation.store import Store
     from fusedream_nb.models import Models
-
-    from .damsm import Damsm
-    from .evaluate import Plan
-    from .store import Store
 
 
 @dataclass(frozen=True)

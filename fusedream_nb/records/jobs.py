@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import png
-from .checkpoint import EVERY, checkpointed
-from .film import Film
-from .record import describe, save, unpacked
+from fusedream_nb.records import png
+from fusedream_nb.records.checkpoint import EVERY, checkpointed
+from fusedream_nb.records.film import Film
+from fusedream_nb.records.record import describe, save, unpacked
 
 if TYPE_CHECKING:
     from fusedream_nb.method.budgets import Budget

@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import inception_v3
 
-from fusedream_nb.reproduce.captions import sticker_scenes
-from fusedream_nb.reproduce.contest import sizes_of
-from fusedream_nb.reproduce.damsm import Damsm
-from fusedream_nb.reproduce.evaluate import Plan, run_here
-from fusedream_nb.reproduce.store import Store
-from fusedream_nb.reproduce.summary import summarise
+from fusedream_nb.evaluation.captions import sticker_scenes
+from fusedream_nb.evaluation.contest import sizes_of
+from fusedream_nb.evaluation.damsm import Damsm
+from fusedream_nb.evaluation.evaluate import Plan, run_here
+from fusedream_nb.evaluation.store import Store
+from fusedream_nb.evaluation.summary import summarise
 
 WORDS = ["<end>", "a", "photo", "of", "dog", "cat", "red", "blue", "on", "the", "beach", "cafe"]
 

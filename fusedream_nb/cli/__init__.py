@@ -15,10 +15,11 @@ from typing import Annotated
 import typer
 
 import fusedream_nb as fd
-from fusedream_nb.reproduce import evaluate_command, generate_command, models_command, png, record
-from fusedream_nb.reproduce import replay as again
-from fusedream_nb.reproduce.generate_command import Device, Json, Model, Size
-from fusedream_nb.reproduce.terminal import Bar, Stopped, say, table
+from fusedream_nb.cli import evaluate_command, generate_command, models_command
+from fusedream_nb.cli.generate_command import Device, Json, Model, Size
+from fusedream_nb.cli.terminal import Bar, Stopped, say, table
+from fusedream_nb.records import png, record
+from fusedream_nb.records import replay as again
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -193,7 +194,7 @@ app.add_typer(models_command.app, name="models")
 @app.command(epilog="Example: fusedream-nb doctor")
 def doctor(as_json: Json = False) -> None:
     """Check Python, libraries, devices, memory, disk, weights and what the notebooks need."""
-    from fusedream_nb.reproduce.doctor import examine
+    from fusedream_nb.cli.doctor import examine
 
     checks = [asdict(check) for check in examine()]
     if as_json:

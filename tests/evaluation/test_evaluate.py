@@ -17,14 +17,15 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+from fusedream_nb.cli import evaluate_command
+from fusedream_nb.evaluation.captions import captions, sticker_scenes
+from fusedream_nb.evaluation.evaluate import Block, Plan, make, run_here, todo
+from fusedream_nb.evaluation.networks import network_of, reference_of
+from fusedream_nb.evaluation.store import Store
+from fusedream_nb.evaluation.summary import summarise
 from fusedream_nb.method.budgets import BUDGETS
 from fusedream_nb.method.scores import CLIPScore
-from fusedream_nb.reproduce import evaluate_command, png
-from fusedream_nb.reproduce.captions import captions, sticker_scenes
-from fusedream_nb.reproduce.evaluate import Block, Plan, make, run_here, todo
-from fusedream_nb.reproduce.networks import network_of, reference_of
-from fusedream_nb.reproduce.store import Store
-from fusedream_nb.reproduce.summary import summarise
+from fusedream_nb.records import png
 
 TINY = replace(BUDGETS["quick"], M=2, k=1, steps=1, copies=1, start_copies=1, judged_copies=1)
 
@@ -135,7 +136,7 @@ def test_pictures_are_read_back_for_another_network(tmp_path, models):
     reference = reference_of(models, Means(), 30)
     assert torch.equal(reference, reference_of(models, Means(), 30)) and reference.shape == (30, 3)
     found = summarise(plan, store, models, Means(), reference).standings[0].set_metrics
-    from fusedream_nb.reproduce import metrics
+    from fusedream_nb.evaluation import metrics
 
     expected = metrics.fid(((rendered(24) + 1) * 127.5).round().div(127.5).sub(1).mean((2, 3)), reference)
     assert found["FID"].value == pytest.approx(expected, rel=1e-4)
@@ -194,9 +195,9 @@ def test_a_run_that_goes_on_computes_as_it_began(tmp_path):
 
 KILLED = """
 from fusedream_nb.method.budgets import Budget
-from fusedream_nb.reproduce.captions import captions
-from fusedream_nb.reproduce.evaluate import Plan, run_here
-from fusedream_nb.reproduce.store import Store
+from fusedream_nb.evaluation.captions import captions
+from fusedream_nb.evaluation.evaluate import Plan, run_here
+from fusedream_nb.evaluation.store import Store
 import sys
 plan = Plan(captions(limit=24), ("real", "random"), Budget(**{sizes}))
 for made, _ in run_here(plan, Store(sys.argv[1])):

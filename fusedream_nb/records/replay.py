@@ -10,8 +10,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import png
-from .record import SURROUNDINGS, Record, describe, hashes, read_record, unpacked
+from fusedream_nb.records import png
+from fusedream_nb.records.record import SURROUNDINGS, Record, describe, hashes, read_record, unpacked
 
 if TYPE_CHECKING:
     from torch import Tensor

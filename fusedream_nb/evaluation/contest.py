@@ -124,9 +124,8 @@ def _composition(captions: Sequence[str], seeds: Sequence[int], models: Models, 
 
 def _real(captions: Sequence[str], seeds: Sequence[int], models: Models, sizes: Budget) -> Tensor:
     """Render the scenes that captions of the sticker test set describe."""
+    from fusedream_nb.evaluation.captions import sticker_scenes
     from fusedream_nb.models.stickers.world import render
-
-    from .captions import sticker_scenes
 
     texts, scenes = sticker_scenes()
     index = {caption: i for i, caption in enumerate(texts)}

@@ -9,10 +9,9 @@ from typing import Annotated
 
 import typer
 
+from fusedream_nb.cli.terminal import table
 from fusedream_nb.models.entries import Entry, File, note
 from fusedream_nb.models.weights import catalogue, entry
-
-from .terminal import table
 
 COLUMNS = ("name", "bytes", "here", "role", "licence", "folder")
 Cache = Annotated[

@@ -8,7 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import png
+from fusedream_nb.records import png
 
 if TYPE_CHECKING:
     from numpy import ndarray

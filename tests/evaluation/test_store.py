@@ -6,7 +6,7 @@ import fsspec
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from fusedream_nb.reproduce.store import Row, Store
+from fusedream_nb.evaluation.store import Row, Store
 
 
 def rows(*captions, method="random", seed=0):

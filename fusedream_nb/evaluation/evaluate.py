@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .store import PICTURES, Row, Store
+from fusedream_nb.evaluation.store import PICTURES, Row, Store
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +34,7 @@ class Plan:
 
     def settings(self) -> dict[str, Any]:
         """Return what all records of a folder share; captions, methods and seeds may be added later."""
-        from .contest import AT_ONCE
+        from fusedream_nb.evaluation.contest import AT_ONCE
 
         return {
             "model": self.model,
@@ -67,7 +67,7 @@ class Block:
 
 def todo(plan: Plan, store: Store) -> list[Block]:
     """Return the blocks that a folder lacks: all methods of some captions, then those of the next."""
-    from .contest import AT_ONCE
+    from fusedream_nb.evaluation.contest import AT_ONCE
 
     missing: list[tuple[int, Block]] = []
     for seed in plan.seeds:
@@ -83,8 +83,8 @@ def make(block: Block, plan: Plan, models: Models, store: Store) -> int:
     """Draw and measure a block, write its pictures and then its records; return how many these are."""
     import torch
 
-    from . import png
-    from .contest import draw
+    from fusedream_nb.evaluation.contest import draw
+    from fusedream_nb.records import png
 
     torch.set_num_threads(plan.threads)  # sums depend on it
     began = time.monotonic()
@@ -126,7 +126,7 @@ def measure(
 
 
 def _path(caption: str, block: Block) -> str:
-    from .record import slug
+    from fusedream_nb.records.record import slug
 
     return f"{PICTURES}/{block.method}/{slug(caption, block.seed)}.png"
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from .evaluate import Block, Plan, make, todo
-from .store import Store, absolute
+from fusedream_nb.evaluation.evaluate import Block, Plan, make, todo
+from fusedream_nb.evaluation.store import Store, absolute
 
 STORE_BYTES = 100_000_000  # of a local cluster's object store: records do not go through it
 TRIES = 5  # of a block whose writing fails

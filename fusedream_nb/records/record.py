@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fusedream_nb import __version__
-
-from . import png
+from fusedream_nb.records import png
 
 if TYPE_CHECKING:
     from torch import Tensor

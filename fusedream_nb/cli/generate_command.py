@@ -12,9 +12,8 @@ from typing import Annotated, Any
 import typer
 
 import fusedream_nb as fd
-
-from . import checkpoint, jobs, png
-from .terminal import Bar, Stopped
+from fusedream_nb.cli.terminal import Bar, Stopped
+from fusedream_nb.records import checkpoint, jobs, png
 
 Model = Annotated[str | None, typer.Option(help="See `fusedream-nb models`.", show_default="stickers")]
 Size = Annotated[str | None, typer.Option(help="quick, full or paper.", show_default="quick")]

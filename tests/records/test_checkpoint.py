@@ -15,16 +15,16 @@ import torch
 import fusedream_nb as fd
 from fusedream_nb.cli import main
 from fusedream_nb.method.budgets import Budget
-from fusedream_nb.reproduce import checkpoint, jobs, png
-from fusedream_nb.reproduce.checkpoint import checkpointed, load_state, save_state
-from fusedream_nb.reproduce.record import read_record
+from fusedream_nb.records import checkpoint, jobs, png
+from fusedream_nb.records.checkpoint import checkpointed, load_state, save_state
+from fusedream_nb.records.record import read_record
 
 TINY = Budget("tiny", M=4, k=2, steps=6, copies=2, lr=0.02, start_copies=1, judged_copies=2)
 CHILD = """
 import json, sys
 from pathlib import Path
 import fusedream_nb as fd
-from fusedream_nb.reproduce import jobs
+from fusedream_nb.records import jobs
 job, out = jobs.Job(**json.loads(sys.argv[1])), Path(sys.argv[2])
 jobs.draw(job, fd.load(device="cpu"), out, [], watch=lambda prompts: lambda step: None, every=0)
 """

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch_fidelity import feature_extractor_inceptionv3 as inceptionv3
 
+from fusedream_nb.evaluation.captions import sticker_scenes
+from fusedream_nb.evaluation.networks import INCEPTION, Inception, network_of
 from fusedream_nb.models.stickers.world import render
-from fusedream_nb.reproduce.captions import sticker_scenes
-from fusedream_nb.reproduce.networks import INCEPTION, Inception, network_of
 
 
 def test_the_judge_reads_the_nouns_of_the_test_set(models):
