@@ -82,7 +82,7 @@ class Book:
 
     def open(self) -> None:
         """Open a tab, and wait for the notebook and its kernel."""
-        self.page = self.lab.browser.new_page(viewport={"width": 1400, "height": 1600})
+        self.page = self.lab.browser.new_page(viewport={"width": int(os.environ.get("VW","1400")), "height": int(os.environ.get("VH","1600"))})
         self.page.set_default_timeout(PATIENCE * 1000)
         self.page.goto(f"{self.lab.url}/lab/tree/{self.name}")
         self.page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook .jp-Cell")
