@@ -127,7 +127,7 @@ def replay(
 
 @app.command(
     epilog="Examples:\n\nfusedream-nb reproduce fd-02 fd-03\n\n"
-    "fusedream-nb reproduce all --budget full --jobs 2 --out figures"
+    "fusedream-nb reproduce all --budget gallery --jobs 2 --out figures"
 )
 def reproduce(
     figures: Annotated[list[str], typer.Argument(metavar="FIGURE", help="Ids, see `figures`; or all.")],

@@ -44,7 +44,7 @@ def fusedream(
     """Make a picture from words by climbing AugCLIP (FuseDream, Algorithm 1), a Step at a time.
 
     Several prompts or seeds run as one batch: one picture each, the same as alone up to rounding.
-    What is None comes from the budget ("quick", "full", "paper", or a Budget of your own). ``weights``
+    What is None comes from the budget (a name, or a Budget of your own). ``weights``
     are one scalar a basis latent, from 1/k (the paper), or one softmaxed logit a coordinate (the
     authors' code); "plain" climbs the mean of the basis, one latent. The start's ``y`` is any class's
     embedding, from N(0, I) where it is "normal" (Fig. 12), or one of the ten classes whose names CLIP

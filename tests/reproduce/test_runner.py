@@ -73,7 +73,7 @@ def folder(tmp_path_factory):
         yield folder
 
 
-COMMAND = ("reproduce", "--budget", "full", "--seed", "7", "--out")
+COMMAND = ("reproduce", "--budget", "gallery", "--seed", "7", "--out")
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_the_figure_carries_what_made_it(out, capsys):
     assert main(["show", "--json", str(out / "fd-02.png")]) == 0
     record = json.loads(capsys.readouterr().out)
     assert (record["figure"], record["alt"]) == ("fd-02", HOSTILE)
-    assert (record["budget"], record["seed"], record["notebook"]) == ("full", 7, "01_passes.ipynb")
+    assert (record["budget"], record["seed"], record["notebook"]) == ("gallery", 7, "01_passes.ipynb")
     assert {key: record[key] for key in result(out, "01_passes").made_by} == result(out, "01_passes").made_by
     assert any(name.startswith("stickers/") for name in record["weights"])
     assert main(["replay", str(out / "fd-02.png")]) == 2
@@ -185,7 +185,7 @@ def test_the_reports_say_it_all_and_run_nothing(out):
         assert "noise does nothing" in said
         assert "2 notebooks, 1 of them failed. Claims: 3 hold, 1 differ." in said
         assert f"It failed in the cell c1: ValueError: {HOSTILE}" in said
-        assert "fusedream-nb reproduce fd-02 --model stickers --budget full --device cpu --seed 7" in said
+        assert "fusedream-nb reproduce fd-02 --model stickers --budget gallery --device cpu --seed 7" in said
         assert {"holds", "differs"} <= set(page.texts)
         assert "Also in this notebook" in page.texts
 
@@ -203,10 +203,10 @@ def test_a_claim_that_differs_is_no_failure_and_what_is_done_is_not_run_again(ou
 
 def test_another_setting_or_a_changed_notebook_is_another_result(folder, out, tmp_path):
     path = folder / "01_passes.ipynb"
-    chosen = runner.settings(size="full", device="cpu", seed=7)
+    chosen = runner.settings(size="gallery", device="cpu", seed=7)
     told = result(out, "01_passes")
     assert runner._made_by(path, chosen) == told.made_by
-    assert runner._made_by(path, runner.settings(size="full", device="cpu", seed=8)) != told.made_by
+    assert runner._made_by(path, runner.settings(size="gallery", device="cpu", seed=8)) != told.made_by
     write(tmp_path, "01_passes.ipynb", ["1"])
     assert runner._made_by(tmp_path / "01_passes.ipynb", chosen) != told.made_by
 
@@ -233,7 +233,7 @@ def test_a_kernel_that_does_not_come_up_is_started_again(tmp_path, monkeypatch, 
     (folder / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "P", "language": "python"}))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     write(tmp_path, "00_x.ipynb", ["print(6 * 7)"])
-    chosen = runner.settings(size="full", device="cpu")
+    chosen = runner.settings(size="gallery", device="cpu")
     (told,) = runner.run([tmp_path / "00_x.ipynb"], chosen, tmp_path / "out")
     assert (folder / "tries").read_text() == "x" * tries
     assert (told.failure is None) == (lost < tries)
@@ -300,7 +300,7 @@ BAD = [
     (["fd-99"], "No figure is called 'fd-99'"),
     ([], "FIGURE"),
     (["ot-01"], "ot-01 wants notebook 11"),
-    (["fd-02", "--budget", "huge"], "quick, full, paper"),
+    (["fd-02", "--budget", "huge"], "smoke, quick, gallery, colab, paper"),
     (["fd-02", "--model", "dalle"], "stickers"),
     (["fd-02", "--model", "biggan-deep-512"], "not on this machine"),
     (["fd-02", "--device", "tpu"], "auto, cpu, cuda, mps"),
