@@ -20,10 +20,10 @@ from fusedream_nb.method import augment
 from fusedream_nb.method.baselines import big_sleep, naive_adam
 from fusedream_nb.method.budgets import Budget, budget
 from fusedream_nb.method.compose import compose
-from fusedream_nb.method.fuse import START_SEED, fusedream
+from fusedream_nb.method.fusedream import START_SEED, fusedream
 from fusedream_nb.method.latents import top_k
-from fusedream_nb.method.optimise import Step
-from fusedream_nb.method.placement import Placement
+from fusedream_nb.method.run import Step
+from fusedream_nb.method.placement import Placement, Placements
 from fusedream_nb.method.scores import AugCLIP
 from fusedream_nb.models import Models
 
@@ -116,7 +116,7 @@ def _composition(captions: Sequence[str], seeds: Sequence[int], models: Models, 
     own = replace(sizes, M=max(sizes.k, sizes.M // 2), steps=composition_steps(sizes.steps))
     pictures = []
     for caption, seed in zip(captions, seeds, strict=True):
-        for step in compose(caption, models, placements=PLACES, keep=1, seed=seed, budget=own):
+        for step in compose(caption, models, placements=Placements.of(PLACES, 1), seed=seed, budget=own):
             last = step
         pictures.append(last.blended())
     return torch.cat(pictures)

@@ -18,13 +18,14 @@ from .augment import Rng
 from .barrier import Rule, two_gradients
 from .blend import poisson
 from .latents import OverParameterised
-from .optimise import Position, Step
+from .optimise import Position
+from .run import Step
 from .placement import Placement, crop, paste, shrink
 from .scores import Score
 from .steer import Desk, State
 from .workers import side_by_side, workers
 
-Pair = tuple[Generator, Generator]  # the foreground's and the background's
+Pair = tuple[Any, Any]  # the foreground's and the background's
 
 
 @dataclass(frozen=True)

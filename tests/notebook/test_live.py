@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 import fusedream_nb as fd
 from fusedream_nb.method.budgets import Budget
 from fusedream_nb.method.latents import Plain
-from fusedream_nb.method.optimise import climb
+from fusedream_nb.method.run import climb
 from fusedream_nb.method.scores import Score
-from fusedream_nb.method.steer import Recipe, Steerable
+from fusedream_nb.method.run import Run, RunConfig
 from fusedream_nb.models import Models
 from fusedream_nb.models.generators import Latent
 from fusedream_nb.notebook import drive as drivers
@@ -54,7 +54,7 @@ class Near(Score):
         return -(image.flatten(1) - 1).pow(2).sum(1)
 
 
-def dots(steps: int = 6, trouble: Exception | None = None) -> Steerable:
+def dots(steps: int = 6, trouble: Exception | None = None) -> Run:
     score = Near(trouble)
 
     def loop(desk: Any) -> Any:
@@ -62,10 +62,10 @@ def dots(steps: int = 6, trouble: Exception | None = None) -> Steerable:
         return climb(Dot(), score, start, rng, steps=steps, lr=0.1, judge=Near(), desk=desk)
 
     recipe = Recipe("dots", ["a dot"], [0], TINY, {})
-    return Steerable(loop, None, recipe, {"lr": 0.1, "steps": steps, "noise": 0.0})
+    return Run(loop, None, recipe, {"lr": 0.1, "steps": steps, "noise": 0.0})
 
 
-def dog(models: Models, **more: Any) -> Steerable:
+def dog(models: Models, **more: Any) -> Run:
     return fd.fusedream("a blue dog", models, seed=3, budget=TINY, **more)
 
 

@@ -292,7 +292,7 @@ def draw(models, folder, prompts=("a blue dog",), seeds=(0,), done=3, turned=Non
 
 def keep(run, folder, done, turned):
     for step in islice(run, done + 1):
-        run.turn(**turned.get(step.index, {}))
+        run.set(**turned.get(step.index, {}))
     return [save(image, what, folder) for image, what in describe(run)]
 
 
