@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from fusedream_nb.method.cutouts import Cutouts
     from fusedream_nb.method.fusedream import fusedream
     from fusedream_nb.method.latents import OverParameterised, top_k
-    from fusedream_nb.method.run import climb
     from fusedream_nb.method.placement import Placement, Placements
+    from fusedream_nb.method.run import climb
     from fusedream_nb.method.scores import AugCLIP, CLIPScore
     from fusedream_nb.method.search import basin_cma
     from fusedream_nb.method.transport import transport

@@ -124,7 +124,9 @@ class ComposeStep(Step):
     def frames(self, *, best: bool = False) -> list[list[Tensor]]:
         """Return each winner's foreground, background, and the two together."""
         if best:
-            return [[self.best_foreground[i], self.best_background[i], self.blended(i)[0]] for i in self.winners]
+            return [
+                [self.best_foreground[i], self.best_background[i], self.blended(i)[0]] for i in self.winners
+            ]
         return [[self.foreground[i], self.background[i], self.image[i]] for i in self.winners]
 
     def losses(self) -> dict[str, Tensor]:
@@ -231,6 +233,8 @@ class CompositionRun(AugCLIPRun[ComposeStep]):
         places = config.options["placements"]
         self.groups, self.keep = places.each(len(config.seeds)), places.keep
         self.rule: Rule = config.options["rule"]
+        texts = (config.options[name] or config.prompts for name in ("foreground", "background"))
+        self.texts = [_each(text, len(config.seeds)) for text in texts]
         self.batch = max(1, 6 * 64**2 // models.generator.size**2)  # placements in memory at a time
         self.pruned = False
         every = [place for group in self.groups for place in group]
@@ -250,11 +254,17 @@ class CompositionRun(AugCLIPRun[ComposeStep]):
             rule = {name: options.pop(name) for name in ("beta", "lam") if name in options}
             places, keep = options.get("placements"), options.pop("keep", None)
             options["rule"] = named_rule(options.pop("rival", "bilevel"), **rule)
-            options["placements"] = Placements.of([Placement(**place) for place in places or ()] or PLACEMENTS, keep)
+            options["placements"] = Placements.of(
+                [Placement(**place) for place in places or ()] or PLACEMENTS, keep
+            )
             policy = options.pop("policy", None)
             options = {name: value for name, value in options.items() if name not in ("batch", "weights")}
         run = compose(config.prompts, models, seed=config.seeds, budget=config.budget, **options)
-        return run if policy is None else cls(models, replace(run.config, options={**run.config.options, "policy": policy}))
+        return (
+            run
+            if policy is None
+            else cls(models, replace(run.config, options={**run.config.options, "policy": policy}))
+        )
 
     @property
     def states(self) -> list[PlacementState]:
@@ -264,10 +274,9 @@ class CompositionRun(AugCLIPRun[ComposeStep]):
 
     def begin(self) -> Placed:
         """Return both starts, once for each placement (Algorithm 2, lines 1 and 2)."""
-        n, options, pair = len(self.config.seeds), self.config.options, self.config.options["start"]
+        n, pair = len(self.config.seeds), self.config.options["start"]
         if pair is None:
-            texts = [options[name] or self.config.prompts for name in ("foreground", "background")]
-            pair = [OverParameterised.start(self.search(_each(text, n))) for text in texts]
+            pair = [OverParameterised.start(self.search(texts)) for texts in self.texts]
         halves = [given(half, n) for half in pair]
         rows = [[half.row(i) for half in halves] for i in range(n) for _ in self.groups[i]]
         placed = self._placed(rows)

@@ -71,9 +71,7 @@ class Cutouts:
 
     def draw(self, n: int, rng: Rng) -> Places:
         """Draw the places of n pictures' patches."""
-        return draw(
-            n, self.count, rng, smallest=self.min_size, power=self.power, tilt=self.rotation
-        )
+        return draw(n, self.count, rng, smallest=self.min_size, power=self.power, tilt=self.rotation)
 
 
 def draw(

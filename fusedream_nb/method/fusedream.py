@@ -131,7 +131,10 @@ class FusedreamRun(AugCLIPRun[Step]):
 
     def begin(self) -> Parameterisation:
         """Return the k best of M samples for each prompt, over-parameterised."""
-        basis, weights = self.search(self.config.prompts, self.config.options["y"]), self.config.options["weights"]
+        basis, weights = (
+            self.search(self.config.prompts, self.config.options["y"]),
+            self.config.options["weights"],
+        )
         if weights == "plain":
             return Plain(basis.map(lambda t: t.mean(1)))
         return OverParameterised.start(basis, weights, self.seeded)

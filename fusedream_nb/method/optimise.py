@@ -6,12 +6,11 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from fusedream_nb.models.generators import Generator, Latent
+from fusedream_nb.models.generators import Generator
 
 from .augment import Rng
 from .latents import Parameterisation, noisy

@@ -69,7 +69,9 @@ class PatchScore(Score):
         self.shares, self.stop = shares(weights, len(given)), torch.as_tensor(stop)
         _check(loss, epsilon, self.shares, self.stop)
         self.clip, self.loss, self.epsilon, self.distance = clip, loss, epsilon, find_distance(distance)
-        self.cutouts = Cutouts(cutouts, old.get("smallest", SMALLEST)) if isinstance(cutouts, int) else cutouts
+        self.cutouts = (
+            Cutouts(cutouts, old.get("smallest", SMALLEST)) if isinstance(cutouts, int) else cutouts
+        )
         self.fixed: Places | None = None
         self.seen: Match | None = None
         self.vectors = encode_prompts(clip, given)

@@ -5,7 +5,7 @@ After Wampler and Popović (2009), as Huh et al. (2020) use it on BigGAN.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import cma
@@ -131,7 +131,9 @@ class BasinCMARun(Run[Step]):
     def from_config(cls, config: RunConfig, models: Models) -> BasinCMARun:
         """Return a run that has not begun, of what another was asked for."""
         (prompt,), (seed,) = config.prompts, config.seeds
-        return basin_cma(prompt, models, seed=seed, budget=config.budget, lr=config.budget.lr, **config.options)
+        return basin_cma(
+            prompt, models, seed=seed, budget=config.budget, lr=config.budget.lr, **config.options
+        )
 
     def words(self) -> list[list[str]]:
         """Return the prompt."""

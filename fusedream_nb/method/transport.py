@@ -96,7 +96,9 @@ class TransportStep(Step):
         """Return what moving each prompt's mass costs: its patches' mean cost, weighted by the plan."""
         each = (self.plan * self.costs).sum(1) / self.plan.sum(1)  # [n, m]
         prompts = self.knobs.get("prompt", [])
-        names = prompts if len(prompts) == each.shape[1] else [f"prompt {i + 1}" for i in range(each.shape[1])]
+        names = (
+            prompts if len(prompts) == each.shape[1] else [f"prompt {i + 1}" for i in range(each.shape[1])]
+        )
         return dict(zip(names, each.unbind(1), strict=True))
 
 
@@ -110,7 +112,11 @@ class TransportRun(Run[TransportStep]):
         self.models, self.config = models, config
         options, sizes = config.options, config.budget
         texts, weights, start = config.prompts, options["weights"], options["start"]
-        knobs: dict[str, Any] = {"patches": options["cutouts"].count, "epsilon": options["epsilon"], "noise": 0.0}
+        knobs: dict[str, Any] = {
+            "patches": options["cutouts"].count,
+            "epsilon": options["epsilon"],
+            "noise": 0.0,
+        }
         if all(isinstance(prompt, str) for prompt in texts):
             knobs |= {"prompt": texts, "weights": [1.0] * len(texts) if weights is None else [*weights]}
         named = {name: value for name, value in options.items() if name != "start"}

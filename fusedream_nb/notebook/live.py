@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from fusedream_nb.method import run_from
 from fusedream_nb.method import run as runs
+from fusedream_nb.method import run_from
 from fusedream_nb.method.run import Refused, State, Step
 
 from .measures import losses, scores

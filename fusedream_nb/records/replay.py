@@ -57,7 +57,9 @@ def rerun(
     run = run_from(config_of(record), _load_again(record, device))
     turned: dict[int, dict[str, Any]] = {}
     for entry in record.knobs:
-        turned.setdefault(entry["step"], {}).update({run.renamed.get(k, k): v for k, v in entry.items() if k != "step"})
+        turned.setdefault(entry["step"], {}).update(
+            {run.renamed.get(k, k): v for k, v in entry.items() if k != "step"}
+        )
     threads = torch.get_num_threads()
     torch.set_num_threads(min(record.threads or threads, os.cpu_count() or 1))  # sums depend on it
     try:
@@ -73,8 +75,8 @@ def rerun(
 
 def config_of(record: Record) -> RunConfig:
     """Return what a record's run was asked for."""
-    from fusedream_nb.method.budgets import Budget
     from fusedream_nb.method import run_class
+    from fusedream_nb.method.budgets import Budget
     from fusedream_nb.method.run import RunConfig, unpacked
 
     numbers = {f.name: getattr(record, f.name) for f in fields(Budget) if f.name != "name"}

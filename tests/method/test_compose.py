@@ -16,8 +16,8 @@ from fusedream_nb.method.blend import poisson
 from fusedream_nb.method.compose import ComposeStep, compose, fused
 from fusedream_nb.method.fusedream import JUDGE_SEED
 from fusedream_nb.method.latents import OverParameterised
-from fusedream_nb.method.run import Step
 from fusedream_nb.method.placement import Placement, Placements, crop, paste, shrink
+from fusedream_nb.method.run import Step
 from fusedream_nb.models import Models
 from fusedream_nb.models.generators import Latent
 

@@ -15,12 +15,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import fusedream_nb as fd
-from fusedream_nb.method import augment
+from fusedream_nb.method import augment, run_from
 from fusedream_nb.method.budgets import Budget
 from fusedream_nb.method.latents import noisy
-from fusedream_nb.method.run import Step
-from fusedream_nb.method import run_from
-from fusedream_nb.method.run import Refused, Run
+from fusedream_nb.method.run import Refused, Run, Step
 from fusedream_nb.models import Models
 from fusedream_nb.models.generators import Latent
 
@@ -35,7 +33,9 @@ def dogs(models: Models, seed: Any = 1, **more: Any) -> Run:
 
 
 def duets(models: Models, **more: Any) -> Run:
-    return fd.compose("a cat on a house", models, **{"placements": fd.Placements.of(TWO, 1), "budget": TINY, **more})
+    return fd.compose(
+        "a cat on a house", models, **{"placements": fd.Placements.of(TWO, 1), "budget": TINY, **more}
+    )
 
 
 def plans(models: Models, **more: Any) -> Run:

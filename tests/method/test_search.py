@@ -123,7 +123,9 @@ def test_cma_is_told_where_climbs_began_with_the_scores_where_they_ended(
         cma.CMAEvolutionStrategy, "tell", lambda self, x, f: told.append((x, f)) or tell(self, x, f)
     )
     schedule = Schedule(mega_steps=1, inner_steps=250, final_steps=0, population=6)
-    list(BasinCMARun(Identity(), Near([0.1, 0.2, 0.3]), torch.Generator().manual_seed(0), schedule, sigma=2.0))
+    list(
+        BasinCMARun(Identity(), Near([0.1, 0.2, 0.3]), torch.Generator().manual_seed(0), schedule, sigma=2.0)
+    )
     ((points, losses),) = told
     law = Law.of(Identity(), torch.Generator().manual_seed(0))
     wanted, began = (law.latent(torch.tensor(np.stack(x)).float()).z for x in (asked[0], points))
