@@ -127,7 +127,7 @@ class _Run:
     name: str
     made_by: dict[str, Any]
     folder: Path
-    process: subprocess.Popen
+    process: subprocess.Popen[bytes]
 
 
 def _made_by(path: Path, chosen: Settings) -> dict[str, Any]:
