@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from fusedream_nb.method.optimise import Step
 
-LABEL = 32  # characters of the prompt that the progress bar shows
+LABEL = 32  # characters that the progress bar shows of what is being made
 
 
 class Stopped(Exception):
@@ -17,7 +17,7 @@ class Stopped(Exception):
 
 
 def say(text: str) -> None:
-    """Tell one sentence on stderr."""
+    """Print one sentence on stderr."""
     print(f"fusedream-nb: {plain(' '.join(text.split()))}", file=sys.stderr)
 
 
@@ -26,29 +26,32 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def table(rows: Iterable[Iterable[str]]) -> None:
-    """Print rows of cells on stdout."""
+def table(rows: Iterable[Iterable[str]], whole: int = 1) -> None:
+    """Print rows of cells on stdout; the first ``whole`` columns are never cut or broken into lines."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(box=None, show_header=False, pad_edge=False)
-    for row in rows:
-        grid.add_row(*(Text(plain(cell), overflow="fold") for cell in row))
-    Console().print(grid)
+    console, grid = Console(), Table(box=None, show_header=False, pad_edge=False)
+    cells = [[Text(plain(cell), overflow="fold") for cell in row] for row in rows]
+    for i in range(max(map(len, cells), default=0)):
+        grid.add_column(no_wrap=i < whole, overflow="ignore" if i < whole else "fold")
+    for row in cells:
+        grid.add_row(*row)
+    console.print(grid)
 
 
 class Bar:
-    """One progress bar on stderr for all batches of a command."""
+    """One progress bar on stderr for everything that a command does."""
 
-    def __init__(self, batches: int) -> None:
+    def __init__(self, batches: int = 1) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.fields[state]}"),
+            TextColumn("{task.fields[state]}", markup=False),
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             TextColumn("{task.fields[unit]}"),
             console=Console(stderr=True),
@@ -64,23 +67,29 @@ class Bar:
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
-    def next(self, prompts: Sequence[str]) -> Callable[[Step], object]:
-        """Begin the next batch; return what is to be called with each of its steps."""
-        self.done += 1
-        self.progress.update(self.task, description="choosing a start")
-        label = plain(prompts[0]) if len(prompts) == 1 else f"{len(prompts)} pictures"
-        self.label = label if len(label) <= LABEL else f"{label[: LABEL - 1]}…"
-        return self._show
-
-    def _show(self, step: Step) -> None:
-        total = max(step.total, 1)  # no steps at all is a finished run too
-        best = step.best_score.max() if hasattr(step, "winner") else step.best_score.mean()
-        done = self.done * total + (step.index if step.total else 1)
+    def show(self, done: float, total: float | None, label: str = "", state: str = "") -> None:
+        """Say how much is done of how much (None: nobody knows), of what, and how it stands."""
+        label = plain(label)
         self.progress.update(
             self.task,
-            description=self.label,
-            total=self.batches * total,
+            description=label if len(label) <= LABEL else f"{label[: LABEL - 1]}…",
+            total=total,
             completed=done,
-            state=f"score {float(best):.3f}  step {step.index}/{step.total}",
-            unit="left" if done < self.batches * total else "in all",
+            state=state,
+            unit="" if total is None else "left" if done < total else "in all",
         )
+
+    def next(self, prompts: Sequence[str]) -> Callable[[Step], object]:
+        """Begin the next of the batches; return what is to be called with each of its steps."""
+        self.done += 1
+        self.progress.update(self.task, description="choosing a start")
+        label = prompts[0] if len(prompts) == 1 else f"{len(prompts)} pictures"
+
+        def show(step: Step) -> None:
+            total = max(step.total, 1)  # no steps at all is a finished run too
+            best = step.best_score.max() if hasattr(step, "winner") else step.best_score.mean()
+            done = self.done * total + (step.index if step.total else 1)
+            state = f"score {float(best):.3f}  step {step.index}/{step.total}"
+            self.show(done, self.batches * total, label, state)
+
+        return show

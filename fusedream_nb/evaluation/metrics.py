@@ -1,6 +1,6 @@
-"""Metrics of many pictures, taken on a network's features: Inception Score, FID, KID, precision, recall.
+"""Metrics of many pictures: Inception Score, FID, KID, precision, recall, and R-precision, with intervals.
 
-The numbers are torch-fidelity's. What is added here is how sure they are: an interval from random halves.
+The numbers are torch-fidelity's, taken on a network's features; the intervals come from random halves.
 A bootstrap would draw pictures twice, and a picture beside its double is what KID, precision and recall
 must not see; halves drawn without replacement spread as the bootstrap does, and hold no doubles.
 """
@@ -8,7 +8,6 @@ must not see; halves drawn without replacement spread as the bootstrap does, and
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +20,8 @@ SUBSETS, SUBSET = 20, 1000  # of KID: how many, and pictures in each
 NEIGHBOUR = 3  # whose distance is a ball's radius in precision and recall
 HALVES = 20  # for the intervals
 NORMAL = 1.96  # standard deviations about the mean that hold 95%
+MISMATCHED, REPEATS = 99, 3  # captions beside the true one, and draws of them, as in FuseDream's §5
+ROWS = 256  # pictures at a time in R-precision: the memory does not grow with their number
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Estimate:
 
 
 def inception_score(logits: Tensor, splits: int = SPLITS, seed: int = 0) -> tuple[float, float]:
-    """Return the Inception Score, exp E KL(p(y|x) ‖ p(y)), of logits [n, classes]: mean and sd over splits.
+    """Return the Inception Score, exp E KL(p(y|x) ‖ p(y)), of logits [n, classes]: mean and std over splits.
 
     It lies between 1 and the number of classes; higher is better.
     Raises ValueError for fewer pictures than splits.
@@ -97,60 +98,54 @@ def precision_recall(features: Tensor, reference: Tensor) -> tuple[float, float]
 def _check(features: Tensor, reference: Tensor, least: int = 2) -> None:
     if features.ndim != 2 or features.shape[1:] != reference.shape[1:]:
         shapes = f"{list(features.shape)} and {list(reference.shape)}"
-        raise ValueError(f"Features want the shapes [n, d] and [m, d], not {shapes}.")
+        raise ValueError(f"Features have the shapes [n, d] and [m, d], not {shapes}.")
     if min(len(features), len(reference)) < least:
-        raise ValueError(f"This metric wants {least} pictures on either side; one has fewer.")
+        raise ValueError(f"This metric requires {least} pictures on either side; one has fewer.")
 
 
 def of_pictures(
-    features: Tensor,
-    logits: Tensor,
-    reference: Tensor,
-    rng: torch.Generator,
-    *,
-    halves: int = HALVES,
+    features: Tensor, logits: Tensor, reference: Tensor, rng: torch.Generator, *, halves: int = HALVES
 ) -> dict[str, Estimate]:
     """Return KID, FID, Inception Score, precision and recall of pictures, KID first where they are few.
 
-    ``features`` [n, d] and ``logits`` [n, classes] are of the pictures, ``reference`` [m, d] of real ones,
-    which the intervals take as given. Warns below 2,048 pictures; raises ValueError for fewer than twenty.
+    Args:
+        features: of the pictures, [n, d].
+        logits: of the pictures, [n, classes].
+        reference: features of real pictures [m, d], which the intervals take as given.
+        rng: draws the halves.
+        halves: how many; below 2 there are no intervals.
+
+    Warns below 2,048 pictures; raises ValueError for fewer than twenty.
     """
     if len(features) < 2 * SPLITS:
-        raise ValueError(f"Metrics of many pictures want at least {2 * SPLITS} of them, not {len(features)}.")
+        raise ValueError(f"Metrics of pictures require at least {2 * SPLITS} of them, not {len(features)}.")
     least = min(len(features), len(reference))
     few = least < FEW
     if few:
         warnings.warn(
-            f"FID and IS are biased with {least:,} pictures, fewer than {FEW:,}; KID leads.",
-            stacklevel=2,
+            f"FID and IS are biased with {least:,} pictures, fewer than {FEW:,}; KID leads.", stacklevel=2
         )
 
     def all_of(x: Tensor, y: Tensor, subsets: int) -> list[float]:
         near = precision_recall(x, reference)
         return [kid(x, reference, subsets), fid(x, reference), inception_score(y)[0], *near]
 
+    names = ("KID", "FID", "IS", "precision", "recall")
     whole = all_of(features, logits, SUBSETS)
     parts = [torch.randperm(len(features), generator=rng)[: len(features) // 2] for _ in range(halves)]
-    spread = _spread([all_of(features[half], logits[half], 1) for half in parts])
-    names = ("KID", "FID", "IS", "precision", "recall")
-    rows = zip(names, whole, spread or [float("nan")] * len(names), strict=True)
-    found = {name: _about(x, NORMAL * sd, name in ("precision", "recall")) for name, x, sd in rows}
-    return found if few else {name: found[name] for name in ("IS", "FID", "KID", "precision", "recall")}
-
-
-def _about(value: float, width: float, share: bool) -> Estimate:
-    """Return an interval about a value; that of a share ends at 0 and 1."""
-    low, high = value - width, value + width
-    return Estimate(value, max(low, 0.0), min(high, 1.0)) if share else Estimate(value, low, high)
-
-
-def _spread(rows: Sequence[Sequence[float]]) -> list[float]:
-    """Return the standard deviation of each column of the halves' numbers."""
-    return np.std(np.array(rows), axis=0, ddof=1).tolist() if len(rows) > 1 else []
+    rows = np.array([all_of(features[half], logits[half], 1) for half in parts])
+    widths = NORMAL * rows.std(axis=0, ddof=1) if halves > 1 else np.full(len(names), np.nan)
+    found = {
+        name: Estimate(x, x - w, x + w) for name, x, w in zip(names, whole, widths.tolist(), strict=True)
+    }
+    for name in names[3:]:  # a share's interval ends at 0 and 1
+        one = found[name]
+        found[name] = Estimate(one.value, max(one.low, 0.0), min(one.high, 1.0))
+    return found if few else {name: found[name] for name in ("IS", "FID", "KID", *names[3:])}
 
 
 def mean_interval(values: Tensor, rng: torch.Generator, resamples: int = 2000) -> Estimate:
-    """Return the mean of one value a caption [n], with its 95% bootstrap interval (percentiles).
+    """Return the mean of one value per caption [n], with its 95% bootstrap interval (percentiles).
 
     Raises ValueError for no values.
     """
@@ -159,16 +154,67 @@ def mean_interval(values: Tensor, rng: torch.Generator, resamples: int = 2000) -
     numbers = values.double().cpu().numpy()
     if not len(numbers):
         raise ValueError("The mean of no values has no interval.")
-    if len(numbers) == 1 or np.ptp(numbers) == 0:  # there is nothing to resample
+    mean = float(numbers.mean())
+    if np.ptp(numbers) == 0:  # there is nothing to resample
         return Estimate(float(numbers[0]), float(numbers[0]), float(numbers[0]))
     seed = int(torch.randint(2**31, (), generator=rng))
-    mean: Callable[..., np.ndarray] = np.mean
-    low, high = bootstrap(
-        (numbers,),
-        mean,
-        n_resamples=resamples,
-        method="percentile",
-        batch=50,
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return Estimate(float(numbers.mean()), float(low), float(high))
+    options = {"n_resamples": resamples, "batch": 50, "rng": np.random.default_rng(seed)}
+    low, high = bootstrap((numbers,), np.mean, method="percentile", **options).confidence_interval
+    return Estimate(mean, float(low), float(high))
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Which pictures [repeats, n] found their caption among how many candidates."""
+
+    hits: Tensor
+    candidates: int
+
+    @property
+    def mean(self) -> float:
+        """The mean over the repeats of the share that found it, in [0, 1]; chance is 1 / candidates."""
+        return float(self.hits.double().mean())
+
+    @property
+    def std(self) -> float:
+        """The standard deviation of that share over the repeats; NaN for one."""
+        return float(self.hits.double().mean(1).std())
+
+    def __str__(self) -> str:
+        return f"{100 * self.mean:.2f} ± {100 * self.std:.2f}%"
+
+
+def r_precision(
+    images: Tensor,
+    texts: Tensor,
+    rng: torch.Generator,
+    *,
+    mismatched: int = MISMATCHED,
+    repeats: int = REPEATS,
+) -> Retrieval:
+    """Say of each picture whether its own caption is nearer than all of some others (Xu et al., 2018).
+
+    Args:
+        images: unit vectors of pictures by one encoder, [n, d].
+        texts: unit vectors of their captions by the same encoder, [n, d].
+        rng: draws the other captions.
+        mismatched: how many others each picture meets; all, where there are fewer.
+        repeats: how often they are drawn.
+
+    Nearer is by the cosine, and a tie is a miss. Raises ValueError for shapes that do not pair and fewer
+    than two pictures.
+    """
+    n = len(images)
+    if images.shape != texts.shape or images.ndim != 2 or n < 2:
+        shapes = f"{list(images.shape)} and {list(texts.shape)}"
+        raise ValueError(f"R-precision requires two or more pictures with a caption each, not {shapes}.")
+    others = min(mismatched, n - 1)
+    own = (images * texts).sum(-1)
+
+    def hits(rows: Tensor) -> Tensor:
+        sampled = torch.rand(len(rows), n - 1, generator=rng).topk(others).indices
+        sampled += sampled >= rows[:, None]  # all captions but the picture's own
+        return own[rows] > torch.einsum("nd,nmd->nm", images[rows], texts[sampled]).amax(1)
+
+    found = [torch.cat([hits(rows) for rows in torch.arange(n).split(ROWS)]) for _ in range(repeats)]
+    return Retrieval(torch.stack(found), others + 1)

@@ -1,8 +1,7 @@
-"""The networks whose features metrics are taken on: Inception, or the judge among the stickers."""
+"""The networks whose features metrics are taken on: Inception, or the judge in the sticker world."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -27,7 +26,7 @@ class Network(Protocol):
 
 
 class Judge:
-    """A sticker judge's vectors as features, and its cosines with the world's nouns as logits.
+    """The sticker judge's vectors as features, and its cosines with the world's nouns as logits.
 
     The unit vectors are stretched by √d: KID's kernel (xᵀy / d + 1)³ is then (cosine + 1)³. The logits are
     scaled as in its training, so that their softmax is the judge's probability of each class (Radford et
@@ -35,8 +34,12 @@ class Judge:
     """
 
     def __init__(self, judge: Clip) -> None:
+        from fusedream_nb.models.stickers import nouns
+        from fusedream_nb.models.stickers.captions import article
+
         self.judge, self.name = judge, judge.name
         self.scale = float(judge.model.state_dict()["logit_scale"].exp())
+        self.nouns = judge.encode_text([f"a photo of {article(noun)}" for noun in nouns.NOUNS])
 
     @torch.no_grad()
     def __call__(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,9 +48,7 @@ class Judge:
 
     def read(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features [n, d] and the logits [n, nouns] of the judge's own unit vectors [n, d]."""
-        from fusedream_nb.models.stickers.report import read_nouns
-
-        return vectors.shape[1] ** 0.5 * vectors, self.scale * read_nouns(self.judge, vectors)
+        return vectors.shape[1] ** 0.5 * vectors, self.scale * vectors @ self.nouns.T.to(vectors.device)
 
 
 class Inception:
@@ -76,17 +77,32 @@ class Inception:
 
 
 def network_of(models: Models, weights: Path | None = None) -> Network:
-    """Return the network that a world is measured by: the judge for stickers, Inception elsewhere."""
-    return Judge(models.judge) if models.world else Inception(models.device, weights)
+    """Return the network that a world is measured by: the judge for stickers, Inception elsewhere.
+
+    Raises ValueError for Inception's weights in the sticker world or in another form, OSError for no file.
+    """
+    if models.world:
+        if weights is not None:
+            raise ValueError("The stickers are measured by their judge; --inception is for other models.")
+        return Judge(models.judge)
+    if weights is None:
+        return Inception(models.device)
+    weights.open("rb").close()  # torch-fidelity's own words for a missing file are an assertion
+    try:
+        return Inception(models.device, weights)
+    except Exception as error:  # whatever unpickling finds
+        raise ValueError(
+            f"{weights} is not a file of torch-fidelity's Inception weights ({type(error).__name__})."
+        ) from error
 
 
-def reference_of(models: Models, network: Network, n: int, folder: Path | None = None) -> Tensor | None:
+def reference_of(models: Models, network: Network, n: int, folder: str | Path | None = None) -> Tensor | None:
     """Return the features [m, d] of real pictures: a folder's, or n fresh scenes of the sticker world.
 
     None where there is neither. Raises ValueError for a folder without pictures.
     """
     if folder is not None:
-        return _of_folder(models, network, folder)
+        return _of_folder(models.generator.size, network, Path(folder))
     if not models.world:
         return None
     from fusedream_nb.evaluation.captions import TEST_SEED
@@ -94,22 +110,18 @@ def reference_of(models: Models, network: Network, n: int, folder: Path | None =
     from fusedream_nb.models.stickers.world import render
 
     scenes = sample_scenes(n, torch.Generator().manual_seed(TEST_SEED + 1))  # not those of the captions
-    return _chunked(n, network, lambda some: render(scenes[some], models.generator.size))
+    parts = [scenes[slice(i, i + CHUNK)] for i in range(0, n, CHUNK)]
+    return torch.cat([network(render(part, models.generator.size))[0].cpu() for part in parts])
 
 
-def _of_folder(models: Models, network: Network, folder: Path) -> Tensor:
+def _of_folder(size: int, network: Network, folder: Path) -> Tensor:
     from fusedream_nb.models.reference import read_picture
 
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".png", ".jpg", ".jpeg"))
     if len(paths) < 2:
         raise ValueError(
-            f"{folder} holds {len(paths)} pictures; a reference wants at least two, PNG or JPEG."
+            f"{folder} holds {len(paths)} pictures; a reference requires at least two, PNG or JPEG."
         )
-    size = models.generator.size
-    return _chunked(
-        len(paths), network, lambda some: torch.stack([read_picture(p, size) for p in paths[some]])
-    )
-
-
-def _chunked(n: int, network: Network, pictures: Callable[[slice], Tensor]) -> Tensor:
-    return torch.cat([network(pictures(slice(i, i + CHUNK)))[0].cpu() for i in range(0, n, CHUNK)])
+    parts = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
+    read = (torch.stack([read_picture(path, size) for path in part]) for part in parts)
+    return torch.cat([network(images)[0].cpu() for images in read])

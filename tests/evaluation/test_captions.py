@@ -21,12 +21,6 @@ def test_lines_are_tidied_and_kept_once_in_order(tmp_path):
     assert captions(tmp_path / "all.txt", 2) == ["a dog", "a cat"]
 
 
-@pytest.mark.parametrize("column", ["caption", "Text", " prompt "])
-def test_a_csv_is_read_by_its_column(tmp_path, column):
-    (tmp_path / "all.csv").write_text(f'id,{column}\n1,"a dog, and\na cat"\n2,a fox\n3,\n', "utf-8")
-    assert read(tmp_path / "all.csv") == ["a dog, and a cat", "a fox"]
-
-
 def test_coco_comes_in_one_random_order_whose_beginning_is_a_sample(tmp_path):
     rows = [{"image_id": i // 5, "id": i, "caption": f"caption {i} "} for i in range(50)]
     path = tmp_path / "captions_val2014.json"
@@ -37,19 +31,10 @@ def test_coco_comes_in_one_random_order_whose_beginning_is_a_sample(tmp_path):
     assert captions(path, 7) == captions(path)[:7] == found[:7]
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "words"),
-    [
-        ("a.txt", "\n \n", "holds no captions"),
-        ("a.csv", "id,name\n1,a dog\n", "no column called caption"),
-        ("a.json", '{"images": []}', "not COCO's"),
-        ("a.json", "[1", "not COCO's"),
-    ],
-)
-def test_a_file_without_captions_is_told(tmp_path, name, text, words):
-    (tmp_path / name).write_text(text)
-    with pytest.raises(ValueError, match=words):
-        read(tmp_path / name)
+def test_a_file_without_captions_is_refused(tmp_path):
+    (tmp_path / "a.txt").write_text("\n \n")
+    with pytest.raises(ValueError, match="a.txt holds no captions"):
+        read(tmp_path / "a.txt")
 
 
 def test_the_test_set_is_three_thousand_captions_of_the_grammar_each_once():

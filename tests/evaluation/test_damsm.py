@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,10 @@ from torch import Tensor, nn
 from torchvision.models import inception_v3
 
 from fusedream_nb.evaluation.captions import sticker_scenes
-from fusedream_nb.evaluation.contest import sizes_of
 from fusedream_nb.evaluation.damsm import Damsm
-from fusedream_nb.evaluation.evaluate import Plan, run_here
-from fusedream_nb.evaluation.store import Store
-from fusedream_nb.evaluation.summary import summarise
+from fusedream_nb.evaluation.folder import Folder
+from fusedream_nb.evaluation.methods import sizes_of
+from fusedream_nb.evaluation.table import Plan, here, run, summarise
 
 WORDS = ["<end>", "a", "photo", "of", "dog", "cat", "red", "blue", "on", "the", "beach", "cafe"]
 
@@ -98,12 +98,12 @@ def test_captions_are_encoded_as_by_the_equations(folder: Path) -> None:
 
 def test_a_run_has_its_r_precision_too(folder: Path, tmp_path: Path, models) -> None:
     captions = [text for text in sticker_scenes()[0] if "dog" in text or "cat" in text][:3]
-    plan, store = Plan(captions, ("real",), sizes_of()), Store(str(tmp_path))
-    for _ in run_here(plan, store):
+    plan, store = Plan(captions, ("real",), sizes_of()), Folder(str(tmp_path))
+    for _ in run(plan, store, partial(here, plan=plan, folder=store, models=models)):
         pass
     damsm = Damsm.from_folder(folder)
-    (with_it,) = summarise(plan, store, models, None, None, damsm=damsm).standings
-    (without,) = summarise(plan, store, models, None, None).standings
+    (with_it,) = summarise(plan, store, models, None, None, damsm=damsm).results
+    (without,) = summarise(plan, store, models, None, None).results
     assert set(with_it.r_precision) == {"judge", "clip", "damsm"}
     assert without.r_precision["judge"].value == with_it.r_precision["judge"].value
     pictures = torch.stack([store_picture(store, plan, caption) for caption in captions])
@@ -112,16 +112,13 @@ def test_a_run_has_its_r_precision_too(folder: Path, tmp_path: Path, models) -> 
     assert with_it.r_precision["damsm"].value == pytest.approx(float(found))
 
 
-def store_picture(store: Store, plan: Plan, caption: str) -> Tensor:
+def store_picture(store: Folder, plan: Plan, caption: str) -> Tensor:
     """The picture of one caption, as it lies in the folder."""
     from torchvision.io import decode_image
 
-    for part in store.parts("real", 0):
-        for row in part.to_pylist():
-            if row["caption"] == caption:
-                (file,) = store.read([row["picture"]])
-                return decode_image(torch.frombuffer(bytearray(file), dtype=torch.uint8)) / 127.5 - 1
-    raise AssertionError(caption)
+    (name,) = [row["picture"] for row in store.records("real", 0).to_pylist() if row["caption"] == caption]
+    (file,) = store.read([name])
+    return decode_image(torch.frombuffer(bytearray(file), dtype=torch.uint8)) / 127.5 - 1
 
 
 class Evil:

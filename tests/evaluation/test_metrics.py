@@ -159,8 +159,8 @@ def test_the_bootstrap_of_a_mean_is_the_normal_interval(rng):
     ("call", "words"),
     [
         (lambda: metrics.fid(torch.zeros(3, 2), torch.zeros(3, 4)), r"\[n, d\] and \[m, d\]"),
-        (lambda: metrics.kid(torch.zeros(1, 2), torch.zeros(3, 2)), "wants 2 pictures"),
-        (lambda: metrics.precision_recall(torch.zeros(4, 2), torch.zeros(9, 2)), "wants 5 pictures"),
+        (lambda: metrics.kid(torch.zeros(1, 2), torch.zeros(3, 2)), "requires 2 pictures"),
+        (lambda: metrics.precision_recall(torch.zeros(4, 2), torch.zeros(9, 2)), "requires 5 pictures"),
         (lambda: metrics.inception_score(torch.zeros(3, 2)), "split into 10"),
         (lambda: metrics.mean_interval(torch.zeros(0), torch.Generator()), "no values"),
         (lambda: metrics.of_pictures(*[torch.zeros(5, 2)] * 3, torch.Generator()), "at least 20"),

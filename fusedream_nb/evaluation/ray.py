@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from fusedream_nb.evaluation.evaluate import Block, Plan, make, todo
-from fusedream_nb.evaluation.store import Store, absolute
+from fusedream_nb.evaluation.folder import Folder
+from fusedream_nb.evaluation.table import Block, Plan, make
 
 STORE_BYTES = 100_000_000  # of a local cluster's object store: records do not go through it
 TRIES = 5  # of a block whose writing fails
@@ -21,31 +21,28 @@ class Worker:
     def __init__(self, plan: Plan, address: str) -> None:
         from fusedream_nb.models import load
 
-        self.plan, self.store = plan, Store(address)
+        self.plan, self.folder = plan, Folder(address)
         self.models = load(plan.model, device=plan.device)
 
     def make(self, block: Block) -> int:
         """Make a block; return how many records it wrote."""
-        return make(block, self.plan, self.models, self.store)
+        return make(block, self.plan, self.folder, self.models)
 
 
-def run_on_ray(plan: Plan, out: str, address: str, workers: int | None = None) -> Iterator[tuple[int, int]]:
-    """Make what is missing on a cluster; yield how many pictures are made, and of how many.
+def on_ray(
+    blocks: list[Block], plan: Plan, folder: Folder, address: str, workers: int | None = None
+) -> Iterator[int]:
+    """Make blocks on a cluster; a worker that dies is started again, and its block with it.
 
-    ``address`` is a cluster's, or "local" to start one here; ``workers`` None takes one for each GPU, or
-    each core where the plan's device is the CPU. A worker that dies is started again and its block with it.
-    ``out`` is a path that all workers see, or an fsspec address.
-    Raises ValueError for a folder of another run and ConnectionError for a cluster that is not there.
+    Args:
+        blocks: what is to be made.
+        plan: what they are blocks of.
+        folder: at a path that all workers see, or an fsspec address.
+        address: a cluster's, or "local" to start one here.
+        workers: how many; None takes one for each GPU, or each core where the plan's device is the CPU.
+
+    Raises ConnectionError for a cluster that is not there, ValueError for one without a GPU or core to spare.
     """
-    out = absolute(out)
-    store = Store(out)
-    store.settle(plan.settings())
-    store.sweep()
-    blocks = todo(plan, store)
-    made, total = 0, sum(len(block.captions) for block in blocks)
-    yield made, total
-    if not blocks:
-        return
     import ray
     from ray.util import ActorPool
 
@@ -59,13 +56,11 @@ def run_on_ray(plan: Plan, out: str, address: str, workers: int | None = None) -
             raise ValueError(
                 f"The cluster has no {'GPU' if gpu else 'core'} to spare; take another --device."
             )
-        kind: Any = ray.remote(Worker).options(
+        actor: Any = ray.remote(Worker).options(
             num_cpus=1, num_gpus=int(gpu), max_restarts=-1, max_task_retries=-1
         )
-        crew = [kind.remote(replace(plan, captions=[]), out) for _ in range(number)]
-        for count in ActorPool(crew).map_unordered(_send, blocks):
-            made += count
-            yield made, total
+        crew = [actor.remote(replace(plan, captions=[]), folder.address) for _ in range(number)]
+        yield from ActorPool(crew).map_unordered(_send, blocks)
     finally:
         ray.shutdown()
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusedream_nb.evaluation import retrieval
-from fusedream_nb.evaluation.retrieval import r_precision
+from fusedream_nb.evaluation import metrics
+from fusedream_nb.evaluation.metrics import r_precision
 
 
 def test_four_pictures_by_hand(rng):
@@ -24,7 +24,7 @@ def test_four_pictures_by_hand(rng):
     )
     found = r_precision(images, texts, rng)
     assert found.hits.tolist() == [[True, False, False, True]] * 3  # all others are candidates, each time
-    assert (found.mean, found.deviation, found.candidates) == (0.5, 0, 4)
+    assert (found.mean, found.std, found.candidates) == (0.5, 0, 4)
 
 
 def test_a_rival_is_met_as_often_as_it_is_drawn():
@@ -51,11 +51,11 @@ def test_a_scale_an_angle_and_the_chunks_change_nothing(seed, rows):
     rng = torch.Generator().manual_seed(seed)
     images, texts = torch.randn(2, 9, 5, generator=rng)
     q = torch.linalg.qr(torch.randn(5, 5, generator=rng)).Q
-    before, retrieval.ROWS = retrieval.ROWS, rows
+    before, metrics.ROWS = metrics.ROWS, rows
     try:
         found = [r_precision(x @ q, texts @ q, torch.Generator()).hits for x in (images, 3 * images)]
     finally:
-        retrieval.ROWS = before
+        metrics.ROWS = before
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], r_precision(images, texts, torch.Generator()).hits)
 
@@ -64,13 +64,13 @@ def test_the_repeats_are_other_draws_of_one_law(rng):
     images = F.normalize(torch.randn(300, 4, generator=rng), dim=-1)
     texts = F.normalize(images + 0.5 * torch.randn(300, 4, generator=rng), dim=-1)
     found = r_precision(images, texts, rng, mismatched=20)
-    assert 0 < found.deviation < 0.1
+    assert 0 < found.std < 0.1
     assert not torch.equal(found.hits[0], found.hits[1])
-    assert str(found) == f"{100 * found.mean:.2f} ± {100 * found.deviation:.2f}%"
+    assert str(found) == f"{100 * found.mean:.2f} ± {100 * found.std:.2f}%"
 
 
 def test_shapes_that_do_not_pair_are_told(rng):
-    with pytest.raises(ValueError, match=r"a caption each.*\[3, 2\] and \[4, 2\]"):
+    with pytest.raises(ValueError, match=r"a caption each, not .*\[3, 2\] and \[4, 2\]"):
         r_precision(torch.zeros(3, 2), torch.zeros(4, 2), rng)
     with pytest.raises(ValueError, match="two or more"):
         r_precision(torch.zeros(1, 2), torch.zeros(1, 2), rng)

@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusedream_nb.evaluation.captions import sticker_scenes
-from fusedream_nb.evaluation.contest import METHODS, caption_seed, composition_steps, draw, sizes_of, work
+from fusedream_nb.evaluation.methods import (
+    METHODS,
+    caption_seed,
+    chosen,
+    composition_steps,
+    draw,
+    sizes_of,
+    work,
+)
 from fusedream_nb.method.budgets import BUDGETS
 from fusedream_nb.models.stickers.world import render
 
@@ -78,9 +86,14 @@ def test_real_pictures_are_those_that_the_test_set_describes(models):
         draw("real", ["no such caption"], models, TINY)
 
 
-def test_a_method_that_is_not_known_is_told(models):
+def test_methods_are_chosen_by_name_and_real_pictures_need_the_test_set(models):
     with pytest.raises(ValueError, match="No method is called 'x'; known are real, random"):
         draw("x", TEXTS, models, TINY)
+    known, _ = sticker_scenes(3)
+    assert chosen(None, known, "stickers") == tuple(METHODS)
+    assert set(METHODS) - set(chosen(None, TEXTS, "stickers")) == {"real"}
+    assert set(METHODS) - set(chosen(None, known, "biggan-256")) == {"real"}
+    assert chosen(["random", "real", "random"], known, "stickers") == ("random", "real")
 
 
 def test_only_the_quick_budget_is_shortened():

@@ -8,14 +8,15 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 
 import psutil
 import pytest
 
 from fusedream_nb.evaluation.captions import captions
-from fusedream_nb.evaluation.cluster import run_on_ray
-from fusedream_nb.evaluation.evaluate import Plan, run_here
-from fusedream_nb.evaluation.store import Store
+from fusedream_nb.evaluation.folder import Folder
+from fusedream_nb.evaluation.ray import on_ray
+from fusedream_nb.evaluation.table import Plan, here, run
 from fusedream_nb.method.budgets import BUDGETS
 
 pytestmark = pytest.mark.heavy
@@ -24,20 +25,29 @@ TINY = replace(BUDGETS["quick"], M=2, k=1, steps=1, copies=1, start_copies=1, ju
 PLAN = Plan(captions(limit=26), ("random", "naive-adam"), TINY)
 DRIVER = f"""
 import sys
+from functools import partial
 from fusedream_nb.method.budgets import Budget
 from fusedream_nb.evaluation.captions import captions
-from fusedream_nb.evaluation.cluster import run_on_ray
-from fusedream_nb.evaluation.evaluate import Plan
+from fusedream_nb.evaluation.folder import Folder
+from fusedream_nb.evaluation.ray import on_ray
+from fusedream_nb.evaluation.table import Plan, run
 plan = Plan(captions(limit=26), {PLAN.methods}, Budget(**{TINY.__dict__}))
-for made, _ in run_on_ray(plan, sys.argv[1], "local", 2):
+folder = Folder(sys.argv[1])
+ray = partial(on_ray, plan=plan, folder=folder, address="local", workers=2)
+for made, _ in run(plan, folder, ray):
     print(made, flush=True)
 """
 
 
+def states(address, workers):
+    folder = Folder(address)
+    ray = partial(on_ray, plan=PLAN, folder=folder, address="local", workers=workers)
+    return list(run(PLAN, folder, ray))
+
+
 def records(address):
     """Return every record by (caption, method), without its seconds; none is there twice."""
-    store = Store(address)
-    found = [row for m in PLAN.methods for part in store.parts(m, 0) for row in part.to_pylist()]
+    found = [row for method in PLAN.methods for row in Folder(address).records(method, 0).to_pylist()]
     keyed = {(row["caption"], row["method"]): {**row, "seconds": 0} for row in found}
     assert len(keyed) == len(found)
     return keyed
@@ -64,9 +74,10 @@ def wait_for(driver, least):
             return int(line)
 
 
-def test_kills_lose_nothing_and_double_nothing(tmp_path):
+def test_kills_lose_nothing_and_double_nothing(tmp_path, models):
     alone, shared = str(tmp_path / "alone"), str(tmp_path / "shared")
-    for _ in run_here(PLAN, Store(alone)):
+    folder = Folder(alone)
+    for _ in run(PLAN, folder, partial(here, plan=PLAN, folder=folder, models=models)):
         pass
     expected = records(alone)
     assert len(expected) == 52
@@ -86,12 +97,12 @@ def test_kills_lose_nothing_and_double_nothing(tmp_path):
         time.sleep(0.2)
     kept = records(shared)
     assert 20 <= len(kept) < 52 and all(expected[key] == row for key, row in kept.items())
-    states = list(run_on_ray(PLAN, shared, "local", 2))
-    assert states[0] == (0, 52 - len(kept)) and states[-1] == (52 - len(kept), 52 - len(kept))
+    found = states(shared, 2)
+    assert found[0] == (0, 52 - len(kept)) and found[-1] == (52 - len(kept), 52 - len(kept))
     assert records(shared) == expected
     pictures = {
         name: sorted(path.name for path in (tmp_path / name).rglob("*.png")) for name in ("alone", "shared")
     }
     assert pictures["alone"] == pictures["shared"] and len(pictures["alone"]) == 52
     assert not list((tmp_path / "shared").rglob("*.part"))
-    assert list(run_on_ray(PLAN, shared, "local", 1)) == [(0, 0)]  # no cluster is started for nothing
+    assert states(shared, 1) == [(0, 0)]  # no cluster is started for nothing

@@ -1,0 +1,165 @@
+"""The methods of Table 1, each a function from captions to pictures, at equal work.
+
+Work is what the generator does: M samples for a start, and three for a step, which goes backwards too. All
+methods but the random sample get M + 3 · steps of the budget (a composition has one step at least). A
+caption has randomness of its own, and the batched methods always run as many at once: a picture is the
+same, to the bit, whatever stands beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import fusedream_nb as fd
+from fusedream_nb.method import augment
+from fusedream_nb.method.budgets import Budget
+from fusedream_nb.method.fuse import START_SEED
+from fusedream_nb.models import Models
+
+AT_ONCE = 4  # captions in a batch; another number rounds otherwise
+PLACES = (  # of a composition: a quarter of the steps all, the rest the best
+    fd.Placement.at(0.5, x="left"),
+    fd.Placement.at(0.5, x="right"),
+    fd.Placement.at(0.5, y="top"),
+    fd.Placement.at(0.5, y="bottom"),
+)
+Method = Callable[[Sequence[str], Sequence[int], Models, Budget], Tensor]
+
+
+def sizes_of(name: str | None = None) -> Budget:
+    """Return a budget for measuring on hundreds of captions: the named one, but quick is shorter still.
+
+    Raises ValueError for an unknown name.
+    """
+    sizes = fd.budget(name)
+    if sizes.name != "quick":
+        return sizes
+    return replace(sizes, M=20, steps=6, copies=2, start_copies=2, judged_copies=4)
+
+
+def caption_seed(caption: str, seed: int) -> int:
+    """Return the seed of one caption in [0, 2^63), from a run's seed: it depends on nothing else."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {caption}".encode()).digest()[:8]) >> 1
+
+
+def draw(method: str, captions: Sequence[str], models: Models, sizes: Budget, seed: int = 0) -> Tensor:
+    """Return a method's pictures [n, 3, h, w] in [-1, 1] of captions, all with a run's seed.
+
+    Raises ValueError as :func:`chosen` and the method do.
+    """
+    chosen([method], captions, models.name)
+    seeds = [caption_seed(caption, seed) for caption in captions]
+    return METHODS[method](captions, seeds, models, sizes).detach()
+
+
+def chosen(names: Sequence[str] | None, captions: Sequence[str], model: str) -> tuple[str, ...]:
+    """Return the methods of some names, each once; for None all that can draw the captions.
+
+    Raises ValueError for a name that is not known, and for real pictures of captions that have none.
+    """
+    from fusedream_nb.evaluation.captions import sticker_scenes
+
+    all_real = model.partition("/")[0] == "stickers" and set(captions) <= set(sticker_scenes()[0])
+    if names is None:
+        return tuple(name for name in METHODS if all_real or METHODS[name] is not real)
+    if unknown := [name for name in names if name not in METHODS]:
+        raise ValueError(f"No method is called {unknown[0]!r}; known are {', '.join(METHODS)}.")
+    if not all_real and any(METHODS[name] is real for name in names):
+        raise ValueError(
+            "Only captions of the sticker test set have real pictures; leave out the method real."
+        )
+    return tuple(dict.fromkeys(names))
+
+
+def work(sizes: Budget) -> int:
+    """Return what a run costs the generator, in samples."""
+    return sizes.M + 3 * sizes.steps
+
+
+@torch.no_grad()
+def best_of(
+    M: Callable[[Budget], int], captions: Sequence[str], seeds: Sequence[int], models: Models, sizes: Budget
+) -> Tensor:
+    """Return the best by AugCLIP of so many samples for each caption."""
+    same = augment.draw(1, sizes.start_copies, torch.Generator().manual_seed(START_SEED))
+    pictures = []
+    for caption, seed in zip(captions, seeds, strict=True):
+        score = fd.AugCLIP(models.clip, caption, sizes.start_copies, fixed=same)
+        best, _ = fd.top_k(models.generator, score, M(sizes), 1, torch.Generator().manual_seed(seed))
+        pictures.append(models.generator.decode(best))
+    return torch.cat(pictures)
+
+
+def climb(
+    method: Callable[..., Iterator[Any]],
+    captions: Sequence[str],
+    seeds: Sequence[int],
+    models: Models,
+    sizes: Budget,
+    *,
+    together: int = AT_ONCE,
+    price: Callable[[Budget], Budget] = lambda sizes: sizes,
+) -> Tensor:
+    """Run a method on batches of captions, the last one filled up with its last caption.
+
+    ``price`` gives the sizes at which the method costs the generator as much as the others.
+    """
+    pictures = []
+    for first in range(0, len(captions), together):
+        rows = [min(i, len(captions) - 1) for i in range(first, first + together)]
+        texts, numbers = [captions[i] for i in rows], [seeds[i] for i in rows]
+        words, starts = (texts, numbers) if together > 1 else (texts[0], numbers[0])
+        for step in method(words, models, seed=starts, budget=price(sizes)):
+            last = step
+        pictures.append(last.blended() if hasattr(last, "blended") else last.best_image)
+    return torch.cat(pictures)[: len(captions)]
+
+
+def real(captions: Sequence[str], seeds: Sequence[int], models: Models, sizes: Budget) -> Tensor:
+    """Render the scenes that captions of the sticker test set describe."""
+    from fusedream_nb.evaluation.captions import sticker_scenes
+    from fusedream_nb.models.stickers.world import render
+
+    texts, scenes = sticker_scenes()
+    index = {caption: i for i, caption in enumerate(texts)}
+    picked = scenes[torch.tensor([index[caption] for caption in captions])]
+    return render(picked, models.generator.size).to(models.device)
+
+
+def composition_steps(steps: int) -> int:
+    """Return the steps of a composition that cost the generator as much as some of a single picture.
+
+    A placement's step draws two pictures and takes two gradients of each: ten samples, where a single
+    picture's is three. All placements are looked at up to a quarter of the way, then one is. At least 1.
+    """
+
+    def cost(n: int) -> int:
+        return 10 * (len(PLACES) * (n // 4 + 1) + n - n // 4)
+
+    return max((n for n in range(1, steps + 1) if cost(n) <= 3 * steps), default=1)
+
+
+def composition_sizes(sizes: Budget) -> Budget:
+    """Return sizes at which a composition costs as much: half of M for each of its two starts."""
+    return replace(sizes, M=max(sizes.k, sizes.M // 2), steps=composition_steps(sizes.steps))
+
+
+METHODS: dict[str, Method] = {
+    "real": real,
+    "random": partial(best_of, lambda sizes: 1),
+    "best-of-M": partial(best_of, work),
+    "naive-adam": partial(climb, fd.naive_adam),
+    "big-sleep": partial(climb, fd.big_sleep),
+    "fusedream-5": partial(climb, fd.fusedream, price=lambda sizes: replace(sizes, k=5)),
+    "fusedream-10": partial(climb, fd.fusedream, price=lambda sizes: replace(sizes, k=10)),
+    "composition": partial(
+        climb, partial(fd.compose, placements=PLACES, keep=1), together=1, price=composition_sizes
+    ),
+}
