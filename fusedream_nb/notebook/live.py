@@ -130,7 +130,7 @@ class Session:
             self.play()
         while self.mood == "playing":
             self.advance()
-            if self.mood == "paused" and self.error is not None:
+            if self.error is not None and self.mood != "playing":
                 raise self.error
         if self.error is not None:
             raise self.error

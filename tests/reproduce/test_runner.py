@@ -201,6 +201,53 @@ def test_a_claim_that_differs_is_no_failure_and_what_is_done_is_not_run_again(ou
     assert re.search(r"fd-02 +drawn +1 hold, 1 differ", capsys.readouterr().out)
 
 
+def committed(folder, *verdicts, tag=""):
+    """Write the file of a notebook that passes, with the verdicts of its claims as committed."""
+    shown = ["of no figure", HOSTILE, "noise does nothing"]
+    lines = [
+        f"{figure} · {statement} · {verdict}\n"
+        for figure, statement, verdict in zip(("start", "fd-02", "fd-02"), shown, verdicts, strict=False)
+    ]
+    path = folder / "01_passes.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[-1].outputs = [nbformat.v4.new_output("stream", text="a line\n" + "".join(lines))]
+    notebook.cells[-1].metadata["tags"] = [tag] if tag else []
+    nbformat.write(notebook, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "tag", "surprise"),
+    [
+        (("holds", "holds", "differs"), "", None),
+        (("holds", "differs", "differs"), "", "holds, committed differs"),
+        (("holds", "holds"), "", "noise does nothing: differs, committed nothing"),
+        (("differs", "differs", "holds"), "close-call", None),
+    ],
+)
+def test_verdicts_are_compared_with_the_committed_ones(folder, out, tmp_path, verdicts, tag, surprise):
+    shutil.copy(folder / "01_passes.ipynb", tmp_path)
+    found = result(out, "01_passes").surprises(committed(tmp_path, *verdicts, tag=tag))
+    assert len(found) == bool(surprise)
+    assert not surprise or found[0].endswith(surprise)
+
+
+def test_check_is_a_line_for_each_notebook_and_an_exit_code(folder, tmp_path, monkeypatch, capsys):
+    shutil.copytree(folder, tmp_path / "notebooks")
+    monkeypatch.setenv("FUSEDREAM_NOTEBOOKS", str(tmp_path / "notebooks"))
+    monkeypatch.delenv("FUSEDREAM_BUDGET", raising=False)
+    (tmp_path / "notebooks/03_waits.ipynb").unlink()
+    command = ("reproduce", "all", "--check", "--jobs", "2", "--out", str(tmp_path / "out"))
+    committed(tmp_path / "notebooks", "holds", "holds", "differs")
+    assert main(command) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "01_passes: as committed (2 hold, 1 differ)"
+    assert lines[1].startswith("02_fails: failed in the cell c1: ValueError")
+    assert len(lines) == 2
+    assert result(tmp_path / "out", "01_passes").made_by["budget"] == "quick"
+    assert main([*command[:1], "01", *command[2:]]) == 0
+
+
 def test_another_setting_or_a_changed_notebook_is_another_result(folder, out, tmp_path):
     path = folder / "01_passes.ipynb"
     chosen = runner.settings(size="full", device="cpu", seed=7)
@@ -299,7 +346,7 @@ def test_interrupted_and_killed_runs_leave_no_kernel_and_go_on(folder, out, tmp_
 BAD = [
     (["fd-99"], "No figure is called 'fd-99'"),
     ([], "FIGURE"),
-    (["ot-01"], "ot-01 wants notebook 11"),
+    (["ot-01"], "ot-01 is drawn by notebook 11"),
     (["fd-02", "--budget", "huge"], "quick, full, paper"),
     (["fd-02", "--model", "dalle"], "stickers"),
     (["fd-02", "--model", "biggan-deep-512"], "not on this machine"),
@@ -324,14 +371,6 @@ def test_bad_input_gets_one_sentence_and_exit_code_2(
     assert os.listdir() == ["file"]
 
 
-def test_of_all_figures_those_without_notebook_are_passed_over(folder):
-    everything = runner.figures.chosen(["all"])
-    names = [path.name for path in runner.notebooks(everything, every=True)]
-    assert names == ["01_passes.ipynb", "02_fails.ipynb", "03_waits.ipynb"]
-    with pytest.raises(FileNotFoundError, match="FUSEDREAM_NOTEBOOKS"):
-        runner.notebooks(everything)
-
-
 def test_settings_are_read_from_the_environment_and_folders_made_absolute(tmp_path, monkeypatch):
     monkeypatch.setenv("FUSEDREAM_BUDGET", "paper")
     monkeypatch.setenv("FUSEDREAM_DEVICE", "cpu")
@@ -339,9 +378,10 @@ def test_settings_are_read_from_the_environment_and_folders_made_absolute(tmp_pa
     assert runner.settings().parameters() == {"MODEL": "stickers", "BUDGET": "paper", "DEVICE": "cpu"}
     monkeypatch.chdir(tmp_path)
     Path("mine").mkdir()
-    assert runner.settings("mine", "quick", "auto", 3) == runner.Settings(
-        str(tmp_path / "mine"), "quick", "auto", 3
-    )
+    Path("stickers-mine").mkdir()
+    for name in ("mine", "stickers-mine"):  # what only begins like the embedded world is a folder too
+        path = str(tmp_path / name)
+        assert runner.settings(name, "quick", "auto", 3) == runner.Settings(path, "quick", "auto", 3)
 
 
 def scratch(folder, name, *drawn):
