@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from fusedream_nb.method.optimise import Step
+    from fusedream_nb.method.run import Step
 
 LABEL = 32  # characters that the progress bar shows of what is being made
 

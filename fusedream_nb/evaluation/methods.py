@@ -20,7 +20,7 @@ from torch import Tensor
 import fusedream_nb as fd
 from fusedream_nb.method import augment
 from fusedream_nb.method.budgets import Budget
-from fusedream_nb.method.fuse import START_SEED
+from fusedream_nb.method.fusedream import START_SEED
 from fusedream_nb.models import Models
 
 AT_ONCE = 4  # captions in a batch; another number rounds otherwise
@@ -160,6 +160,9 @@ METHODS: dict[str, Method] = {
     "fusedream-5": partial(climb, fd.fusedream, price=lambda sizes: replace(sizes, k=5)),
     "fusedream-10": partial(climb, fd.fusedream, price=lambda sizes: replace(sizes, k=10)),
     "composition": partial(
-        climb, partial(fd.compose, placements=PLACES, keep=1), together=1, price=composition_sizes
+        climb,
+        partial(fd.compose, placements=fd.Placements.of(PLACES, 1)),
+        together=1,
+        price=composition_sizes,
     ),
 }

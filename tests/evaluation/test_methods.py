@@ -65,7 +65,7 @@ def test_all_methods_draw_as_much(models, monkeypatch, method):
 
 def test_random_is_one_sample_and_the_best_of_many_is_no_worse(models):
     from fusedream_nb.method import augment
-    from fusedream_nb.method.fuse import START_SEED
+    from fusedream_nb.method.fusedream import START_SEED
     from fusedream_nb.method.scores import AugCLIP
 
     pictures = {method: draw(method, TEXTS[:1], models, TINY) for method in ("random", "best-of-M")}
