@@ -24,7 +24,7 @@ from scipy.stats import spearmanr
 
 import fusedream_nb as fd
 from fusedream_nb.method import augment
-from fusedream_nb.method.fuse import sized
+from fusedream_nb.method.fusedream import sized
 from fusedream_nb.method.latents import Plain
 from fusedream_nb.models import Models
 from fusedream_nb.models.generators import Latent

@@ -21,15 +21,15 @@ from pathlib import Path
 
 import torch
 
-from fusedream_nb.models.entries import Entry, File
 from fusedream_nb.models.fetch import fetch
+from fusedream_nb.models.weights import Entry, File
 
 TESTS = Path(__file__).parent.parent / "tests" / "models"
 KILLED_EVERY = 10  # trials
 FETCH = """
 import sys
 from pathlib import PosixPath, WindowsPath
-from fusedream_nb.models.entries import Entry, File
+from fusedream_nb.models.weights import Entry, File
 from fusedream_nb.models.fetch import fetch
 fetch(eval(sys.argv[1]), timeout=60, pause=0)
 """

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import fusedream_nb as fd
 from fusedream_nb.method import augment
-from fusedream_nb.method.duet import fused
+from fusedream_nb.method.compose import fused
 from fusedream_nb.method.latents import OverParameterised
 from fusedream_nb.method.placement import PLACEMENTS
 from fusedream_nb.models import Models

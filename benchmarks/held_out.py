@@ -20,7 +20,7 @@ import torchvision
 import fusedream_nb as fd
 from fusedream_nb.method import augment
 from fusedream_nb.method.budgets import Budget
-from fusedream_nb.method.fuse import JUDGE_SEED, START_SEED
+from fusedream_nb.method.fusedream import JUDGE_SEED, START_SEED
 from fusedream_nb.models import Models
 from fusedream_nb.models.generators import Latent
 from fusedream_nb.models.stickers import nouns as world

@@ -16,6 +16,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import open_clip
@@ -32,8 +33,10 @@ from fusedream_nb.method.budgets import BUDGETS
 from fusedream_nb.method.latents import top_k
 from fusedream_nb.models import Models, resolve_device
 from fusedream_nb.models.biggan import SHAPES, BigGAN, Network
+from fusedream_nb.models.biggan_deep import BigGANDeep
+from fusedream_nb.models.clip_network import load_network
 from fusedream_nb.models.encoders import Clip
-from fusedream_nb.models.generators import BigGANDeep, Generator
+from fusedream_nb.models.generators import Generator
 from fusedream_nb.models.taming import F16
 from fusedream_nb.models.vqgan import VQGAN, fold
 
@@ -55,6 +58,16 @@ def generator(name: str) -> Generator:
     if name.startswith("biggan"):
         return BigGAN(Network(SHAPES[int(name.rpartition("-")[2])]), torch.randn(1000, 128) * 0.05)
     return VQGAN(fold(VQModel(**F16, num_vq_embeddings=1024)), canvas=(480, 480))
+
+
+def clip(*, folded: bool = True) -> Clip:
+    """Return ViT-B/32 with random weights: ours, or open_clip's own network."""
+    name = "ViT-B-32-quickgelu"
+    network = open_clip.create_model(name, pretrained=None)
+    ours = (
+        load_network(open_clip.get_model_config(name), network.state_dict(), Path(name)) if folded else None
+    )
+    return Clip(ours or network, open_clip.get_tokenizer(name), name="ViT-B/32, random")
 
 
 def seconds(act: Callable[[], object], device: torch.device, least: int, most: float) -> float:
@@ -136,9 +149,7 @@ def main() -> None:
     torch.manual_seed(0)
     device = resolve_device(given.device)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    network = open_clip.create_model("ViT-B-32-quickgelu", pretrained=None)
-    tokenizer = open_clip.get_tokenizer("ViT-B-32-quickgelu")
-    clip = Clip(network, tokenizer, name="ViT-B/32, random").to(device, dtype)
+    encoder = clip().to(device, dtype)
     stickers = fd.load("stickers", device=str(device))
     machine = (
         torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
@@ -151,7 +162,14 @@ def main() -> None:
     for name in given.shapes:
         shape = generator(name).to(device, dtype)  # type: ignore[attr-defined]
         models = replace(
-            stickers, generator=shape, clip=clip, judge=clip, name=name, world="", device=device, dtype=dtype
+            stickers,
+            generator=shape,
+            clip=encoder,
+            judge=encoder,
+            name=name,
+            world="",
+            device=device,
+            dtype=dtype,
         )
         rows.append(measure(name, models, given))
         if "plain_step_s" in rows[-1]:

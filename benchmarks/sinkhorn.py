@@ -24,8 +24,8 @@ import fusedream_nb as fd
 from fusedream_nb.method.costs import pull_back, push_forward
 from fusedream_nb.method.latents import Plain
 from fusedream_nb.method.matching import ITERATIONS, TOLERANCE, shares, spread, transport_loss
-from fusedream_nb.method.optimise import climb
 from fusedream_nb.method.patches import PatchScore
+from fusedream_nb.method.run import climb
 from fusedream_nb.models import Models
 
 PROMPTS = (

@@ -14,14 +14,13 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from unittest.mock import patch
 
-import open_clip
 import torch
 import torch.nn.functional as F
-from real_shapes import generator
+from real_shapes import clip, generator
 from torch import Tensor, nn
 from torch.nn.utils import spectral_norm
 
@@ -29,9 +28,8 @@ import fusedream_nb as fd
 from fusedream_nb.method import scores
 from fusedream_nb.method.budgets import BUDGETS
 from fusedream_nb.method.latents import top_k
-from fusedream_nb.models import Models, biggan, vit
+from fusedream_nb.models import Models, biggan
 from fusedream_nb.models.convolutions import FoldedDoublingConv, MatrixConv, double
-from fusedream_nb.models.encoders import Clip
 
 PROMPT = "a photo of a blue dog"
 SAMPLES = 4  # of a start
@@ -91,7 +89,7 @@ BUILT: dict[str, Callable[[Models], None]] = {  # what is undone when the networ
     "spectral norms folded": _norms,
     "channels_last": _layout,
 }
-FOLDS = {"doublings folded into convolutions": biggan, "ViT: products, and only what is read": vit}
+FOLDED, VIT = "doublings folded into convolutions", "ViT: products, and only what is read"
 PATCHED: dict[str, Callable[[], AbstractContextManager[object]]] = {  # what is undone while they run
     "statistics and gains folded": lambda: patch.object(biggan.Affine, "forward", _norm),
     "attention by scaled_dot_product_attention": lambda: patch.object(
@@ -101,7 +99,7 @@ PATCHED: dict[str, Callable[[], AbstractContextManager[object]]] = {  # what is 
     "augmentation at CLIP's resolution": _resolution,
 }
 TEXTS, BATCHES = "texts encoded once", "a start in batches that fit the cache"
-TRICKS = (*BUILT, *FOLDS, *PATCHED, TEXTS, BATCHES)
+TRICKS = (*BUILT, FOLDED, VIT, *PATCHED, TEXTS, BATCHES)
 
 
 class Path:
@@ -110,19 +108,15 @@ class Path:
     def __init__(self, stickers: Models, undone: Sequence[str], copies: int) -> None:
         self.undone = undone
         torch.manual_seed(0)
-        with ExitStack() as stack:
-            for name, module in FOLDS.items():
-                if name in undone:
-                    stack.enter_context(patch.object(module, "fold", lambda _: None))
+        with patch.object(biggan, "fold", lambda _: None) if FOLDED in undone else nullcontext():
             shape = generator("biggan-256").to(torch.device("cpu"))  # type: ignore[attr-defined]
-            network = open_clip.create_model("ViT-B-32-quickgelu", pretrained=None)
-            clip = Clip(network, open_clip.get_tokenizer("ViT-B-32-quickgelu"), name="ViT-B/32, random")
-        self.models = replace(stickers, generator=shape, clip=clip, judge=clip, name="random", world="")
+        encoder = clip(folded=VIT not in undone)
+        self.models = replace(stickers, generator=shape, clip=encoder, judge=encoder, name="random", world="")
         for name in set(BUILT) & set(undone):
             BUILT[name](self.models)
         sizes = replace(BUDGETS["paper"], M=5, copies=copies, judged_copies=1, start_copies=1, steps=10**9)
         self.run = fd.fusedream(PROMPT, self.models, budget=sizes)
-        self.score = fd.CLIPScore(clip, PROMPT)
+        self.score = fd.CLIPScore(encoder, PROMPT)
         self.times()  # warms up
 
     def _read(self) -> None:

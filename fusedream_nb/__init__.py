@@ -9,11 +9,14 @@ __version__ = "0.1.0"
 
 _WHERE = {  # loaded when first asked for: the import itself takes no torch
     "load": "fusedream_nb.models",
-    "fusedream": "fusedream_nb.method.fuse",
-    "climb": "fusedream_nb.method.optimise",
+    "fusedream": "fusedream_nb.method.fusedream",
+    "climb": "fusedream_nb.method.run",
     "compose": "fusedream_nb.method.compose",
     "transport": "fusedream_nb.method.transport",
     "Placement": "fusedream_nb.method.placement",
+    "Placements": "fusedream_nb.method.placement",
+    "Cutouts": "fusedream_nb.method.cutouts",
+    "run_from": "fusedream_nb.method",
     "fgsm": "fusedream_nb.method.attack",
     "pgd": "fusedream_nb.method.attack",
     "naive_adam": "fusedream_nb.method.baselines",
@@ -35,14 +38,16 @@ _WHERE = {  # loaded when first asked for: the import itself takes no torch
 __all__ = sorted(_WHERE)
 
 if TYPE_CHECKING:
+    from fusedream_nb.method import run_from
     from fusedream_nb.method.attack import fgsm, pgd
     from fusedream_nb.method.baselines import big_sleep, naive_adam
     from fusedream_nb.method.budgets import budget
     from fusedream_nb.method.compose import compose
-    from fusedream_nb.method.fuse import fusedream
+    from fusedream_nb.method.cutouts import Cutouts
+    from fusedream_nb.method.fusedream import fusedream
     from fusedream_nb.method.latents import OverParameterised, top_k
-    from fusedream_nb.method.optimise import climb
-    from fusedream_nb.method.placement import Placement
+    from fusedream_nb.method.placement import Placement, Placements
+    from fusedream_nb.method.run import climb
     from fusedream_nb.method.scores import AugCLIP, CLIPScore
     from fusedream_nb.method.search import basin_cma
     from fusedream_nb.method.transport import transport

@@ -183,7 +183,8 @@ def test_a_composition_with_its_film(models, run, tmp_path):
     picture, film = map(Path, out.splitlines()[:2])
     told = read_record(picture)
     assert (told.method, told.options["foreground"]) == ("compose", "a dog")
-    assert told.options["placements"] == [{"alpha": 0.5, "x": 0.0, "y": 1.0, "height": None}]
+    ((place,),) = told.options["placements"]["groups"]
+    assert (place["alpha"], place["x"], place["y"]) == (0.5, 0.0, 1.0)
     assert film == picture.with_suffix(".gif")
     with Image.open(film) as frames:
         assert frames.n_frames > 1
@@ -204,7 +205,7 @@ def test_transport_makes_one_picture_of_all_prompts(models, run, tmp_path):
     assert [(told.prompt, told.seed) for told in records] == [
         ("a dog, a house, ratio 4:x", s) for s in (0, 1)
     ]
-    assert records[0].options == {"weights": [1.0, 2.0, 1.0]}
+    assert records[0].options["weights"] == [1.0, 2.0, 1.0]
     assert run("replay", out.splitlines()[1])[0] == 0
     path = run(*asked[:3], "--transport", "--mean", "--model", "stickers")[1].strip()
     assert read_record(path).options["loss"] == "mean"

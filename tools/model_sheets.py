@@ -17,7 +17,8 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 import fusedream_nb as fd
-from fusedream_nb.models.generators import BigGANDeep, Latent
+from fusedream_nb.models.biggan_deep import BigGANDeep
+from fusedream_nb.models.generators import Latent
 from fusedream_nb.models.stickers.report import draw_samples, shipped_vqgans
 from fusedream_nb.models.stickers.scenes import sample_scenes
 from fusedream_nb.models.stickers.train_vqgan import LAWS

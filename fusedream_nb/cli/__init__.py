@@ -7,7 +7,6 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -15,8 +14,8 @@ from typing import Annotated
 import typer
 
 import fusedream_nb as fd
-from fusedream_nb.cli import evaluate_command, generate_command, models_command
-from fusedream_nb.cli.generate_command import Device, Json, Model, Size
+from fusedream_nb.cli import doctor, evaluate_command, generate_command, models_command, reproduce_command
+from fusedream_nb.cli.generate_command import Device, Json
 from fusedream_nb.cli.terminal import Bar, Stopped, say, table
 from fusedream_nb.records import png, record
 from fusedream_nb.records import replay as again
@@ -125,81 +124,9 @@ def replay(
         raise typer.Exit(1)
 
 
-@app.command(
-    epilog="Examples:\n\nfusedream-nb reproduce fd-02 fd-03\n\n"
-    "fusedream-nb reproduce all --budget gallery --jobs 2 --out figures"
-)
-def reproduce(
-    figures: Annotated[list[str], typer.Argument(metavar="FIGURE", help="Ids, see `figures`; or all.")],
-    model: Model = None,
-    budget: Size = None,
-    device: Device = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Instead of each notebook's own.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of figures and report.")] = Path("fusedream-out/figures"),
-    at_once: Annotated[int, typer.Option("--jobs", min=1, max=64, help="How many notebooks at a time.")] = 1,
-    as_json: Json = False,
-) -> None:
-    """Run the notebooks that draw the papers' figures; collect these, their claims and what they cost.
-
-    The folder gets the figures, the notebooks as they ran, index.html, REPORT.md and claims.json.
-
-    Ctrl-C stops; the same command goes on after the notebooks that are done.
-
-    Exit code 1 where a notebook failed or drew no such figure. A claim that differs is no failure.
-    """
-    from fusedream_nb.reproduce import report, runner
-    from fusedream_nb.reproduce.figures import chosen
-
-    wanted, results = chosen(figures), []
-    paths = runner.notebooks(wanted, every="all" in map(str.lower, figures))
-    settings = runner.settings(model, budget, device, seed)
-    png.check_folder(out)
-    try:
-        with closing(runner.run(paths, settings, out, jobs=at_once, tell=say)) as run:
-            for result in run:
-                results.append(result)
-                report.write(out)
-                say(report.line(result))
-    except KeyboardInterrupt:
-        done = f"{len(results)} of {len(paths)} notebooks have run"
-        raise Stopped(f"Stopped; {done}, and the same command goes on from there.") from None
-    standing = [(figure.id, *report.standing(figure, results)) for figure in wanted]
-    if as_json:
-        print(json.dumps([asdict(result) for result in results], indent=1))
-    else:
-        table(standing)
-        print(out / "index.html")
-    if any(result.failure for result in results) or any(state == "not drawn" for _, state, _ in standing):
-        raise typer.Exit(1)
-
-
-@app.command(epilog="Example: fusedream-nb figures --json")
-def figures(as_json: Json = False) -> None:
-    """List the papers' figures: what each shows, its notebook, minutes, and whether it can be made."""
-    from fusedream_nb.reproduce.figures import listing
-
-    rows = listing()
-    if as_json:
-        print(json.dumps(rows, indent=1))
-        return
-    for row in rows:
-        row["minutes"] = "not measured" if row["minutes"] is None else f"{row['minutes']:g} min"
-    table([row[name] for name in ("id", "notebook", "status", "minutes", "caption")] for row in rows)
-
-
+app.command(epilog=reproduce_command.EXAMPLES)(reproduce_command.reproduce)
+app.command(epilog="Example: fusedream-nb figures --json")(reproduce_command.figures)
 app.command(epilog=evaluate_command.EXAMPLES)(evaluate_command.evaluate)
 app.add_typer(models_command.app, name="models")
 
-
-@app.command(epilog="Example: fusedream-nb doctor")
-def doctor(as_json: Json = False) -> None:
-    """Check Python, libraries, devices, memory, disk, weights and what the notebooks need."""
-    from fusedream_nb.cli.doctor import examine
-
-    checks = [asdict(check) for check in examine()]
-    if as_json:
-        print(json.dumps(checks, indent=1))
-    else:
-        table([check[name] for name in ("status", "name", "found", "advice")] for check in checks)
-    if any(check["status"] == "fail" for check in checks):
-        raise typer.Exit(1)
+app.command(epilog="Example: fusedream-nb doctor")(doctor.doctor)

@@ -1,20 +1,26 @@
-"""Whether this machine can make pictures, and what to do where it cannot."""
+"""``fusedream-nb doctor``: whether this machine can make pictures, and what to do where it cannot."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Literal
 
+import typer
+
+from fusedream_nb.cli.generate_command import Json
+from fusedream_nb.cli.terminal import table
+
 GB = 1e9
-MEMORY, DISK = 1.2 * GB, 0.5 * GB  # what the sticker world wants free
+MEMORY, DISK = 1.2 * GB, 0.5 * GB  # what the sticker world needs free
 LIBRARIES = {  # module → what pip calls it
     "torch": "torch",
     "torchvision": "torchvision",
@@ -33,6 +39,17 @@ class Check:
     status: Literal["ok", "warn", "fail"]
     found: str
     advice: str = ""
+
+
+def doctor(as_json: Json = False) -> None:
+    """Check Python, libraries, devices, memory, disk, weights and what the notebooks need."""
+    checks = [asdict(check) for check in examine()]
+    if as_json:
+        print(json.dumps(checks, indent=1))
+    else:
+        table([[check[name] for name in ("status", "name", "found", "advice")] for check in checks], whole=2)
+    if any(check["status"] == "fail" for check in checks):
+        raise typer.Exit(1)
 
 
 def examine() -> list[Check]:
@@ -68,7 +85,7 @@ def _bytecode() -> Check:
         "Unset PYTHONDONTWRITEBYTECODE, or set PYTHONPYCACHEPREFIX to a folder that can be written to: "
         "each start takes 20 s less."
     )
-    return Check("bytecode", "warn", "compiled anew at every start", advice)
+    return Check("bytecode", "warn", "compiled again at every start", advice)
 
 
 def _devices() -> list[Check]:
@@ -87,7 +104,7 @@ def _device(name: str) -> Check:
         torch.ones(2, 2, device=name).mm(torch.ones(2, 2, device=name)).cpu()
         return Check(name, "ok", found.get(name) or torch.cuda.get_device_name())
     except Exception as error:
-        return Check(name, "fail", str(error), f"Mend its driver, or take another --device than {name}.")
+        return Check(name, "fail", str(error), f"Repair its driver, or take another --device than {name}.")
 
 
 def _memory() -> Check:
@@ -134,5 +151,4 @@ def _notebook(package: str) -> Check:
     try:
         return Check(package, "ok", version(package))
     except PackageNotFoundError:
-        advice = f"For the notebooks: python -m pip install {package}"
-        return Check(package, "warn", "not installed", advice)
+        return Check(package, "warn", "not installed", f"For the notebooks: python -m pip install {package}")

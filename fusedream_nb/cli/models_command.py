@@ -10,8 +10,7 @@ from typing import Annotated
 import typer
 
 from fusedream_nb.cli.terminal import table
-from fusedream_nb.models.entries import Entry, File, note
-from fusedream_nb.models.weights import catalogue, entry
+from fusedream_nb.models.weights import Entry, catalogue, entry
 
 COLUMNS = ("name", "bytes", "here", "role", "licence", "folder")
 Cache = Annotated[
@@ -62,29 +61,16 @@ def verify(
     ] = None,
     cache: Cache = None,
 ) -> None:
-    """Check the hashes of models, by name or all that are here; exit code 1 where one is wrong."""
+    """Check the hashes of models, by name or all that are here; exit code 1 where one is wrong.
+
+    Of each file it says right, wrong or not checked, by what, and how what was not checked can be.
+    """
     store = cache or context.obj
     rows = _rows(names, store) if names else [row for row in catalogue(store) if row.here]
-    verdicts = [line for row in rows for line in _verdicts(row)]
-    table(verdicts)
-    if any(verdict == "wrong" for verdict, _, _ in verdicts):
+    lines = [(row.name, *row.verify(file)) for row in rows for file in row.files]
+    table([verdict, name, why] for name, verdict, why in lines)
+    if any(verdict == "wrong" for _, verdict, _ in lines):
         raise typer.Exit(1)
-
-
-def _verdicts(row: Entry) -> list[tuple[str, str, str]]:
-    """Return a line for each file: whether it is right, and what that was told by."""
-    return [
-        ("wrong", row.name, problem)
-        if (problem := row.problem(file))
-        else ("right", row.name, _by(row, file))
-        for file in row.files
-    ]
-
-
-def _by(row: Entry, file: File) -> str:
-    if note(row.folder / file.name).exists():
-        return f"{file.name}: as it was first fetched"
-    return f"{file.name}: {'as published' if file.sha256 else 'here; no hash is known'}"
 
 
 @app.command(epilog="Example: fusedream-nb models rm vqgan-wikiart")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from fusedream_nb.method.optimise import Step
+    from fusedream_nb.method.run import Step
 
 LABEL = 32  # characters that the progress bar shows of what is being made
 
@@ -27,18 +27,18 @@ def plain(text: str) -> str:
 
 
 def table(rows: Iterable[Iterable[str]], whole: int = 1) -> None:
-    """Print rows of cells on stdout; the first ``whole`` columns are never cut or broken into lines."""
+    """Print rows of cells on stdout, a line each where that is no terminal; break no ``whole`` columns."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console, grid = Console(), Table(box=None, show_header=False, pad_edge=False)
-    cells = [[Text(plain(cell), overflow="fold") for cell in row] for row in rows]
+    cells = [[Text(plain(cell)) for cell in row] for row in rows]
+    grid = Table(box=None, show_header=False, pad_edge=False)
     for i in range(max(map(len, cells), default=0)):
-        grid.add_column(no_wrap=i < whole, overflow="ignore" if i < whole else "fold")
+        grid.add_column(no_wrap=i < whole, overflow="fold")
     for row in cells:
         grid.add_row(*row)
-    console.print(grid)
+    Console(width=None if sys.stdout.isatty() else 1_000_000).print(grid)
 
 
 class Bar:

@@ -11,7 +11,7 @@ from torch import Tensor
 from fusedream_nb.models.generators import Latent
 
 from .augment import Rng
-from .optimise import Step
+from .run import Step
 from .scores import Score
 
 EPSILON = 2 * 8 / 255  # 8 of 255 levels; the pictures' range is [-1, 1], two wide

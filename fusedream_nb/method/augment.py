@@ -68,12 +68,8 @@ def draw(n: int, copies: int, rng: Rng, policy: Collection[str] = ALL) -> Draw:
     ``policy`` names which of :data:`ALL` are on, or gives each its strength in [0, 1], from none to the
     whole; a new name and a strength out of range raise ValueError.
     """
+    check(copies, policy)
     strength = strengths(policy)
-    unknown = set(policy) - set(ALL)
-    if unknown:
-        raise ValueError(f"Unknown augmentation {sorted(unknown)[0]!r}; known are {', '.join(ALL)}.")
-    if copies < 1:
-        raise ValueError(f"The number of augmented copies must be at least 1, not {copies}.")
     if isinstance(rng, torch.Generator):
         uniform = torch.rand(n, copies, 9, generator=rng, device=rng.device)
     else:
@@ -97,6 +93,16 @@ def draw(n: int, copies: int, rng: Rng, policy: Collection[str] = ALL) -> Draw:
         cut_y=u[7],
         cut=torch.full_like(u[8], CUTOUT * strength.get("cutout", 0.0)),
     )
+
+
+def check(copies: int, policy: Collection[str]) -> None:
+    """Raise ValueError for fewer than one copy, an unknown augmentation, or a strength outside [0, 1]."""
+    strengths(policy)
+    unknown = set(policy) - set(ALL)
+    if unknown:
+        raise ValueError(f"Unknown augmentation {sorted(unknown)[0]!r}; known are {', '.join(ALL)}.")
+    if copies < 1:
+        raise ValueError(f"The number of augmented copies must be at least 1, not {copies}.")
 
 
 def strengths(policy: Collection[str]) -> dict[str, float]:

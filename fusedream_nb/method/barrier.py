@@ -1,4 +1,4 @@
-"""Which way to step when two goals pull: the dynamic barrier (FuseDream, Eq. 6) and its rivals.
+"""Which way to step when two goals pull: the dynamic barrier (FuseDream, Eq. 6) and the other update rules.
 
 ℓ is to fall and s to rise. Each rule takes the gradients ∇ℓ and ∇s [n, d] of n runs over the same d
 variables, and returns the direction v [n, d] and its coefficient λ [n]; the step is x ← x - εv.
@@ -6,16 +6,17 @@ variables, and returns the direction v [n, d] and its coefficient λ [n]; the st
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-Rival = Literal["bilevel", "linear", "inverse", "augclip"]
+RuleName = Literal["bilevel", "linear", "inverse", "augclip"]
 Rule = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
-RIVALS: tuple[Rival, ...] = ("bilevel", "linear", "inverse", "augclip")
 FLOOR = 1e-20  # of ‖∇s‖²: far below what a climb meets, far above where float32 ends
 
 
@@ -50,24 +51,83 @@ def augclip(loss: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
     return linear(loss, score, 1.0)
 
 
-def rule(rival: Rival = "bilevel", *, beta: float = 1.0, lam: float = 0.5) -> Rule:
+def _check_beta(beta: float) -> None:
+    if not 0 <= beta < math.inf:
+        raise ValueError(f"β must be 0 or more, and finite, not {beta}.")
+
+
+@dataclass(frozen=True)
+class BilevelRule:
+    """:func:`bilevel` with its β in place (Eq. 6); ValueError for β < 0."""
+
+    beta: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_beta(self.beta)
+
+    def __call__(self, loss: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
+        """Return v [n, d] and λ [n]."""
+        return bilevel(loss, score, self.beta)
+
+
+@dataclass(frozen=True)
+class LinearRule:
+    """:func:`linear` with its λ in place (Eq. 7); ValueError for λ outside [0, 1]."""
+
+    lam: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lam <= 1:
+            raise ValueError(f"λ of the linear combination must lie in [0, 1], not at {self.lam}.")
+
+    def __call__(self, loss: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
+        """Return v [n, d] and λ [n]."""
+        return linear(loss, score, self.lam)
+
+
+@dataclass(frozen=True)
+class InverseRule:
+    """:func:`inverse` with its β in place (Eq. 8); ValueError for β < 0."""
+
+    beta: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_beta(self.beta)
+
+    def __call__(self, loss: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
+        """Return v [n, d] and λ [n]."""
+        return inverse(loss, score, self.beta)
+
+
+@dataclass(frozen=True)
+class ScoreRule:
+    """:func:`augclip`: the score alone."""
+
+    def __call__(self, loss: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
+        """Return v [n, d] and λ [n]."""
+        return augclip(loss, score)
+
+
+RULES: dict[str, type[BilevelRule | LinearRule | InverseRule | ScoreRule]] = {
+    "bilevel": BilevelRule,
+    "linear": LinearRule,
+    "inverse": InverseRule,
+    "augclip": ScoreRule,
+}
+RIVALS = tuple(RULES)
+
+
+def rule(name: str = "bilevel", *, beta: float = 1.0, lam: float = 0.5) -> Rule:
     """Return a rule by name with its number in place: β of Eqs. 6 and 8, or λ of Eq. 7.
 
     Raises ValueError for an unknown name, β < 0 or λ outside [0, 1].
     """
-    if rival not in RIVALS:
-        raise ValueError(f"No rule is called {rival!r}; known are {', '.join(RIVALS)}.")
-    if not 0 <= beta < float("inf"):
-        raise ValueError(f"β must be 0 or more, and finite, not {beta}.")
-    if not 0 <= lam <= 1:
-        raise ValueError(f"λ of the linear combination must lie in [0, 1], not at {lam}.")
-    rules: dict[Rival, Rule] = {
-        "bilevel": lambda loss, score: bilevel(loss, score, beta),
-        "linear": lambda loss, score: linear(loss, score, lam),
-        "inverse": lambda loss, score: inverse(loss, score, beta),
-        "augclip": augclip,
-    }
-    return rules[rival]
+    if name not in RULES:
+        raise ValueError(f"No rule is called {name!r}; known are {', '.join(RULES)}.")
+    _check_beta(beta)
+    both = {"beta": beta, "lam": LinearRule(lam).lam}
+    made = RULES[name]
+    return made(**{field: both[field] for field in made.__dataclass_fields__})
 
 
 def two_gradients(loss: Tensor, score: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -6,9 +6,9 @@ repository that FuseDream cites.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +20,9 @@ from fusedream_nb.models.generators import ClassConditional, Generator, Latent
 
 from .augment import Rng
 from .budgets import Budget
-from .fuse import JUDGE_SEED, paired, sized
-from .latents import Plain
-from .optimise import CHECK_EVERY, Best, Step, climb
+from .fusedream import JUDGE_SEED
+from .latents import Parameterisation, Plain
+from .run import Run, RunConfig, State, Step, configure, encoded
 from .scores import CLIPScore, Score
 
 BIG_SLEEP_LR = 0.07
@@ -39,22 +39,15 @@ def naive_adam(
     *,
     seed: int | Sequence[int] = 0,
     budget: str | Budget | None = None,
-    steps: int | None = None,
-    lr: float | None = None,
-) -> Iterator[Step]:
-    """Maximise the plain CLIP score by Adam from one random latent (FuseDream, Eq. 2), a Step at a time.
+    **sizes: float | None,
+) -> NaiveAdamRun:
+    """Return a run that maximises the plain CLIP score by Adam from one random latent (FuseDream, Eq. 2).
 
-    Prompts and seeds pair as in :func:`fusedream`. ``steps`` None takes the budget's ``equal_steps``,
-    which cost the generator what a run of FuseDream costs it; ``lr`` None takes the budget's.
+    Prompts, seeds and ``sizes`` are as in ``fusedream``; ``steps`` None takes the budget's
+    ``equal_steps``, which cost the generator what a run of FuseDream costs it.
     Raises ValueError, before any work, for an empty prompt or numbers out of range.
     """
-    runs = paired(prompt, seed)
-    sizes = sized(budget, steps=steps, lr=lr)
-    steps = sizes.equal_steps if steps is None else steps
-    rngs = [torch.Generator().manual_seed(number) for _, number in runs]
-    start = Plain(Latent.cat([models.generator.sample(1, rng) for rng in rngs]))
-    score = CLIPScore(models.clip, [text for text, _ in runs])
-    return climb(models.generator, score, start, rngs, steps=steps, lr=sizes.lr)
+    return NaiveAdamRun(models, _equal("naive_adam", prompt, seed, budget, sizes))
 
 
 def big_sleep(
@@ -63,46 +56,129 @@ def big_sleep(
     *,
     seed: int | Sequence[int] = 0,
     budget: str | Budget | None = None,
-    steps: int | None = None,
-    crops: int | None = None,
-    lr: float = BIG_SLEEP_LR,
-) -> Iterator[Step]:
-    """Maximise CLIP over random crops, with one latent a layer of the generator: BigSleep.
+    **sizes: float | None,
+) -> BigSleepRun:
+    """Return a run that maximises CLIP over random crops, with one latent a layer of the generator: BigSleep.
 
-    Prompts and seeds pair as in :func:`fusedream`; ``crops`` None takes the budget's copies, ``steps``
-    None its ``equal_steps``. Of a Step, ``image`` is the picture that is climbed, and ``best_image`` the
+    Prompts, seeds and ``sizes`` are as in ``fusedream``; ``copies`` are the crops, ``steps`` None takes the
+    budget's ``equal_steps``. Of a Step, ``image`` is the picture that is climbed, and ``best_image`` the
     best picture of the latents' moving average, which is BigSleep's result.
     Raises ValueError, before any work, for an empty prompt or numbers out of range, and TypeError for a
     generator that does not read a latent a layer.
     """
-    runs = paired(prompt, seed)
-    sizes = sized(budget, steps=steps, copies=crops, lr=lr)
-    if not isinstance(models.generator, ClassConditional):
-        raise TypeError(
-            f"BigSleep wants a BigGAN-deep or a BigGAN, which read a latent a layer; {models.name} does not."
+    return BigSleepRun(models, _equal("big_sleep", prompt, seed, budget, {"lr": BIG_SLEEP_LR, **sizes}))
+
+
+def _equal(
+    method: str,
+    prompt: str | Sequence[str],
+    seed: int | Sequence[int],
+    budget: str | Budget | None,
+    sizes: dict[str, Any],
+) -> RunConfig:
+    """Return a validated RunConfig whose steps, unless given, cost what a run of FuseDream costs."""
+    config = configure(method, prompt, seed, budget, sizes)
+    if sizes.get("steps") is not None:
+        return config
+    return replace(config, budget=replace(config.budget, steps=config.budget.equal_steps))
+
+
+class NaiveAdamRun(Run[Step]):
+    """A run of :func:`naive_adam`."""
+
+    method = "naive_adam"
+
+    def __init__(self, models: Models, config: RunConfig) -> None:
+        self.models, self.config = models, config
+        rngs = [torch.Generator().manual_seed(seed) for seed in config.seeds]
+        sizes, score = config.budget, CLIPScore(models.clip, config.prompts)
+        super().__init__(models.generator, score, rngs, steps=sizes.steps, lr=sizes.lr, prompt=config.prompts)
+        self.setters["prompt"] = self.set_prompt
+
+    @classmethod
+    def from_config(cls, config: RunConfig, models: Models) -> NaiveAdamRun:
+        """Return a run that has not begun, of what another was asked for."""
+        return cls(models, config)
+
+    def set_prompt(self, texts: Sequence[str]) -> None:
+        """Climb other texts from now on."""
+        self.score.text = encoded(self, texts)
+        self.reset_best()
+
+    def begin(self) -> Parameterisation:
+        """Return one random latent for each picture."""
+        return Plain(Latent.cat([self.generator.sample(1, rng) for rng in self.rngs]))
+
+
+class BigSleepRun(Run[Step]):
+    """A run of :func:`big_sleep`."""
+
+    method = "big_sleep"
+
+    def __init__(self, models: Models, config: RunConfig) -> None:
+        if not isinstance(models.generator, ClassConditional):
+            raise TypeError(
+                "BigSleep requires a BigGAN-deep or a BigGAN, which read a latent a layer; "
+                f"{models.name} does not."
+            )
+        self.models, self.config = models, config
+        rngs = [torch.Generator().manual_seed(seed) for seed in config.seeds]
+        sizes, prompts = config.budget, config.prompts
+        fixed = draw_crops(1, sizes.judged_copies, torch.Generator().manual_seed(JUDGE_SEED))
+        self.fixed = CropCLIP(models.clip, prompts, sizes.judged_copies, fixed=fixed)
+        self.crops, self.likely = CropCLIP(models.clip, prompts, sizes.copies), _Likely()
+        super().__init__(
+            models.generator,
+            self.crops + self.likely * (1 / SIMILARITY),
+            rngs,
+            steps=sizes.steps,
+            lr=sizes.lr,
+            judge=self.fixed,
+            prompt=prompts,
         )
-    steps = sizes.equal_steps if steps is None else steps
-    return _big_sleep(runs, models, models.generator, steps, sizes)
+        self.setters["prompt"] = self.set_prompt
 
+    @classmethod
+    def from_config(cls, config: RunConfig, models: Models) -> BigSleepRun:
+        """Return a run that has not begun, of what another was asked for."""
+        return cls(models, config)
 
-def _big_sleep(
-    runs: list[tuple[str, int]], models: Models, generator: ClassConditional, steps: int, sizes: Budget
-) -> Iterator[Step]:
-    began = time.monotonic()
-    prompts = [text for text, _ in runs]
-    rngs = [torch.Generator().manual_seed(seed) for _, seed in runs]
-    latents = LayerLatents.start(generator, rngs)
-    average = Average(latents.parameters(), DECAY)
-    fixed = draw_crops(1, sizes.judged_copies, torch.Generator().manual_seed(JUDGE_SEED))
-    best = Best(CropCLIP(models.clip, prompts, sizes.judged_copies, fixed=fixed), rngs)
-    score = CropCLIP(models.clip, prompts, sizes.copies) + _Likely(latents) * (1 / SIMILARITY)
-    plain = CLIPScore(models.clip, prompts)
-    for step in climb(generator, score, latents, rngs, steps=steps, lr=sizes.lr, judge=plain, began=began):
-        average.update(latents.parameters())
-        if step.index % CHECK_EVERY == 0 or step.index == steps:
+    def set_prompt(self, texts: Sequence[str]) -> None:
+        """Climb other texts from now on."""
+        self.crops.text = self.fixed.text = encoded(self, texts)
+        self.reset_best()
+
+    def begin(self) -> LayerLatents:
+        """Return random latents, one a layer."""
+        return self._averaged(LayerLatents.start(self.generator, self.rngs))
+
+    def restored(self, tensors: list[Tensor]) -> LayerLatents:
+        """Return a saved run's latents."""
+        z, logits = tensors
+        return self._averaged(LayerLatents(z, logits, self.generator.embeddings))
+
+    def _averaged(self, latents: LayerLatents) -> LayerLatents:
+        self.likely.latents, self.average = latents, Average(latents.parameters(), DECAY)
+        return latents
+
+    def keep_best(self, image: Tensor) -> None:
+        """Update the moving average, and keep its picture where that is better."""
+        self.average.update(self.likely.latents.parameters())
+        if self.checks or self._reset:
             with torch.no_grad():
-                best.look(generator.decode(latents.of(average.value).combine()))
-        yield replace(step, best_image=best.image, best_score=best.score)
+                image = self.generator.decode(self.likely.latents.of(self.average.value).combine())
+            super().keep_best(image)
+
+    def state_dict(self) -> State:
+        """Return copies of all that the run's future depends on."""
+        average = {"value": [t.clone() for t in self.average.value], "weight": self.average.weight}
+        return {**super().state_dict(), "average": average}
+
+    def load_state_dict(self, state: State) -> None:
+        """Go to a saved state; see :meth:`Run.load_state_dict`."""
+        super().load_state_dict(state)
+        self.average.weight = state["average"]["weight"]
+        self.average.value = [t.clone() for t in state["average"]["value"]]
 
 
 class LayerLatents:
@@ -215,8 +291,7 @@ def crop(image: Tensor, crops: Tensor, size: int) -> Tensor:
 class _Likely(Score):
     """Minus BigSleep's two losses on its latents: z unlike N(0, I), and classes beside the first."""
 
-    def __init__(self, latents: LayerLatents) -> None:
-        self.latents = latents
+    latents: LayerLatents
 
     def __call__(self, image: Tensor, rng: Rng) -> Tensor:
         classes = self.latents.classes()

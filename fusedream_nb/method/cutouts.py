@@ -51,6 +51,29 @@ class Places:
         return torch.stack([left, top, side], -1)
 
 
+@dataclass(frozen=True)
+class Cutouts:
+    """The law of a picture's random patches, ``count`` of them.
+
+    A side is min_size + (1 - min_size) U^power of the picture's shorter side, as in VQGAN+CLIP; its place
+    is uniform; its angle is uniform within ±``rotation`` degrees.
+    Raises ValueError for fewer than one patch, a min_size outside (0, 1], a power ≤ 0 or a rotation outside
+    [0, 180].
+    """
+
+    count: int = 64
+    min_size: float = SMALLEST
+    power: float = POWER
+    rotation: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(self.count, self.min_size, self.power, self.rotation)
+
+    def draw(self, n: int, rng: Rng) -> Places:
+        """Draw the places of n pictures' patches."""
+        return draw(n, self.count, rng, smallest=self.min_size, power=self.power, tilt=self.rotation)
+
+
 def draw(
     n: int,
     patches: int,

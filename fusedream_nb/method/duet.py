@@ -11,20 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusedream_nb.models.generators import Generator, Latent
+from fusedream_nb.models.generators import Latent
 from fusedream_nb.models.perceptual import Perceptual
 
 from .augment import Rng
 from .barrier import Rule, two_gradients
 from .blend import poisson
 from .latents import OverParameterised
-from .optimise import Position, Step
+from .optimise import Position
 from .placement import Placement, crop, paste, shrink
+from .run import Step
 from .scores import Score
 from .steer import Desk, State
 from .workers import side_by_side, workers
 
-Pair = tuple[Generator, Generator]  # the foreground's and the background's
+Pair = tuple[Any, Any]  # the foreground's and the background's
 
 
 @dataclass(frozen=True)

@@ -50,11 +50,6 @@ def normal_y(generator: Generator) -> Sampler:
     return sample
 
 
-def any_basis(generator: Generator, n: int, k: int) -> Latent:
-    """Return k latents for each of n runs [n, k, …], for a saved state to take the place of."""
-    return generator.sample(n * k, torch.Generator()).map(lambda t: t.unflatten(0, (n, k)))
-
-
 def pictures_at_once(size: int, device: torch.device) -> int:
     """Return how many pictures of a side in pixels are drawn together, to be looked at and not climbed.
 
@@ -135,6 +130,10 @@ class Plain:
     def __init__(self, latent: Latent) -> None:
         self.latent = latent.map(lambda t: t.detach().clone())
 
+    def row(self, i: int) -> Plain:
+        """Return a copy of latent i alone."""
+        return Plain(self.latent[i : i + 1])
+
     def parameters(self) -> list[Tensor]:
         """Return everything that the climb moves."""
         return self.latent.tensors()
@@ -177,6 +176,21 @@ class OverParameterised:
             for t in basis.tensors()
         ]
         return cls(basis, logits, softmax=True)
+
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor], kind: Weights = "scalar") -> OverParameterised:
+        """Return the over-parameterisation whose :meth:`parameters` these are."""
+        count = 1 if kind == "scalar" else len(tensors) // 2
+        return cls(Latent(*tensors[:-count]), list(tensors[-count:]), softmax=kind == "coordinate")
+
+    def row(self, i: int) -> OverParameterised:
+        """Return a copy of run i alone."""
+        return self.of([t[i : i + 1].detach().clone() for t in self.parameters()], self.kind)
+
+    @property
+    def kind(self) -> Weights:
+        """Which kind of weights it has."""
+        return "coordinate" if self.softmax else "scalar"
 
     def parameters(self) -> list[Tensor]:
         """Return everything that the climb moves."""

@@ -6,40 +6,19 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from fusedream_nb.models.generators import Generator, Latent
+from fusedream_nb.models.generators import Generator
 
 from .augment import Rng
 from .latents import Parameterisation, noisy
+from .run import Step
 from .scores import Score
 from .steer import Desk, Dial, State
 
 CHECK_EVERY = 5  # steps between two looks at whether the picture is the best so far
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of a climb for n pictures at once; index 0 is the start, before any step.
-
-    ``image`` [n, 3, h, w] in [-1, 1] is the picture *after* the step. ``score`` [n] is the noisy score
-    that was climbed; ``best_score`` [n] is taken on fixed augmentations, and ``best_image`` is its
-    picture. ``seconds`` count from the run's beginning.
-    """
-
-    index: int
-    total: int
-    image: Tensor
-    score: Tensor
-    best_image: Tensor
-    best_score: Tensor
-    latent: Latent
-    knobs: dict[str, Any]
-    seconds: float
 
 
 def climb(

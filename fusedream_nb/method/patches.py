@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import torch
@@ -13,13 +13,11 @@ from torch import Tensor
 
 from fusedream_nb.models.encoders import Clip
 
-from . import cutouts
 from .augment import Rng
 from .costs import Distance, DistanceName, find_distance, pull_back, push_forward
-from .cutouts import Places
+from .cutouts import SMALLEST, Cutouts, Places, cut
 from .matching import mean_loss, mean_plan, reached, shares, spread, transport_loss
 from .scores import Score
-from .steer import State
 
 Prompt = str | Tensor
 Loss = Literal["transport", "mean"]
@@ -42,15 +40,6 @@ class Match:
     tangents: Tensor
     places: Places
 
-    def state_dict(self) -> State:
-        """Return the tensors; the loss without its gradient."""
-        return {**vars(self), "loss": self.loss.detach(), "places": dict(vars(self.places))}
-
-    @classmethod
-    def of(cls, state: State) -> Self:
-        """Return the Match of a state."""
-        return cls(**{**state, "places": Places(**state["places"])})
-
 
 class PatchScore(Score):
     """Minus the loss between a picture's random patches and several prompts (OT prompts, Eq. 1 or 5).
@@ -58,7 +47,7 @@ class PatchScore(Score):
     A prompt is a text or an image [3, h, w] in [-1, 1]. ``loss`` is "transport" or "mean". ``epsilon`` is in
     units of the costs' :func:`~fusedream_nb.method.matching.spread`. ``weights`` are the prompts'; the mean
     takes negative ones, away from the prompt. A patch nearer to a prompt than ``stop``, one number or one a
-    prompt, is no longer pulled. ``smallest``, ``power`` and ``tilt`` are those of :func:`cutouts.draw`.
+    prompt, is no longer pulled.
     Patches are drawn anew at each call; ``seen`` is the last call's Match.
     Raises ValueError for numbers out of range.
     """
@@ -67,28 +56,27 @@ class PatchScore(Score):
         self,
         clip: Clip,
         prompts: Prompt | Sequence[Prompt],
-        patches: int = PATCHES,
+        cutouts: Cutouts | int = Cutouts(),  # noqa: B008  frozen
         *,
         loss: Loss = "transport",
         epsilon: float = EPSILON,
         distance: DistanceName | Distance = "cosine",
         weights: Sequence[float] | None = None,
         stop: float | Sequence[float] = -math.inf,
-        smallest: float = cutouts.SMALLEST,
-        power: float = cutouts.POWER,
-        tilt: float = 0.0,
+        **old: float,
     ) -> None:
         given = [prompts] if isinstance(prompts, str | Tensor) else list(prompts)
         self.shares, self.stop = shares(weights, len(given)), torch.as_tensor(stop)
         _check(loss, epsilon, self.shares, self.stop)
         self.clip, self.loss, self.epsilon, self.distance = clip, loss, epsilon, find_distance(distance)
-        self.patches, self.smallest, self.power, self.tilt = patches, smallest, power, tilt
+        self.cutouts = (
+            Cutouts(cutouts, old.get("smallest", SMALLEST)) if isinstance(cutouts, int) else cutouts
+        )
         self.fixed: Places | None = None
         self.seen: Match | None = None
-        self.draw(1, torch.Generator())
         self.vectors = encode_prompts(clip, given)
 
-    def aim(self, prompts: Sequence[Prompt], weights: Sequence[float] | None = None) -> None:
+    def set_prompts(self, prompts: Sequence[Prompt], weights: Sequence[float] | None = None) -> None:
         """Change the prompts and their weights (None: 1 each); raises as the class does."""
         b = shares(weights, len(prompts))
         _check(self.loss, self.epsilon, b, self.stop)
@@ -99,10 +87,9 @@ class PatchScore(Score):
         _check(self.loss, epsilon, self.shares, self.stop)
         self.epsilon = float(epsilon)
 
-    def set_patches(self, patches: int) -> None:
+    def set_patches(self, count: int) -> None:
         """Change the number of patches that are drawn; ValueError for fewer than one."""
-        cutouts.draw(1, int(patches), torch.Generator())
-        self.patches = int(patches)
+        self.cutouts = replace(self.cutouts, count=int(count))
 
     def fix(self, rng: torch.Generator) -> Self:
         """Return a score that takes the same patches, of every picture, at every call."""
@@ -112,10 +99,7 @@ class PatchScore(Score):
 
     def draw(self, n: int, rng: Rng) -> Places:
         """Return the places of n pictures' patches: drawn, or those that are fixed."""
-        if self.fixed is not None:
-            return self.fixed.expand(n)
-        law = {"smallest": self.smallest, "power": self.power, "tilt": self.tilt}
-        return cutouts.draw(n, self.patches, rng, **law)
+        return self.cutouts.draw(n, rng) if self.fixed is None else self.fixed.expand(n)
 
     def __call__(self, image: Tensor, rng: Rng) -> Tensor:
         """Return minus the loss [n] of pictures [n, 3, h, w] in [-1, 1]."""
@@ -124,7 +108,7 @@ class PatchScore(Score):
 
     def match(self, image: Tensor, places: Places) -> Match:
         """Match the patches of pictures [n, 3, h, w], in given places, with the prompts."""
-        patches = cutouts.cut(image, places, self.clip.size)
+        patches = cut(image, places, self.clip.size)
         u = self.clip.encode_image(patches).unflatten(0, (len(image), -1))
         costs = self.distance(u, self.vectors)
         near = reached(costs, self.shares, self.stop)

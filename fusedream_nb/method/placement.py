@@ -79,6 +79,42 @@ PLACEMENTS = tuple(  # Γ of Algorithm 2: 18 in all
 )
 
 
+@dataclass(frozen=True)
+class Placements:
+    """Where the foreground may stand: one group of placements for all pictures, or one each.
+
+    With ``keep``, only so many of each group, the best by fixed AugCLIP, go on after a quarter of the steps.
+    Raises ValueError for an empty group and a ``keep`` below 1.
+    """
+
+    groups: tuple[tuple[Placement, ...], ...]
+    keep: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.groups or not all(self.groups):
+            raise ValueError("A composition requires at least one placement; this list is empty.")
+        if self.keep is not None and self.keep < 1:
+            raise ValueError(f"At least 1 placement of a picture must be kept, not {self.keep}.")
+
+    @classmethod
+    def of(
+        cls, places: Placement | Sequence[Placement] | Sequence[Sequence[Placement]], keep: int | None = None
+    ) -> Self:
+        """Return one placement, several for all pictures, or several for each, as Placements."""
+        if isinstance(places, Placement):
+            return cls(((places,),), keep)
+        groups = [place if isinstance(place, Sequence) else (place,) for place in places]
+        if any(isinstance(place, Placement) for place in places):
+            groups = [[place for group in groups for place in group]]
+        return cls(tuple(tuple(group) for group in groups), keep)
+
+    def each(self, n: int) -> tuple[tuple[Placement, ...], ...]:
+        """Return a group for each of n pictures; ValueError where there are several, and not n."""
+        if len(self.groups) not in (1, n):
+            raise ValueError(f"{n} pictures require one group of placements or {n}, not {len(self.groups)}.")
+        return self.groups * n if len(self.groups) == 1 else self.groups
+
+
 def named(text: str) -> tuple[Placement, ...]:
     """Return the placements of a text: "all", "9@0.5", "left-bottom@0.4", or some of these with commas.
 

@@ -73,29 +73,33 @@ class AugCLIP(Score):
     ) -> None:
         self.clip, self.text = clip, clip.encode_text(text)
         self.copies, self.policy, self.fixed = copies, policy, fixed
+        self.at_once = clip.at_once
+        augment.check(copies, policy)
 
     def set_copies(self, copies: int) -> None:
         """Change the number of copies; ValueError for fewer than one."""
-        augment.draw(1, int(copies), torch.Generator())
+        augment.check(int(copies), self.policy)
         self.copies = int(copies)
 
     def set_strength(self, name: str, strength: float) -> None:
         """Change an augmentation's strength, from 0 (off) to 1; ValueError for one out of range."""
         policy = {**augment.strengths(self.policy), name: float(strength)}
-        augment.draw(1, 1, torch.Generator(), policy)
+        augment.check(self.copies, policy)
         self.policy = policy
 
-    def __call__(self, image: Tensor, rng: Rng) -> Tensor:
+    def __call__(self, image: Tensor, rng: Rng, rows: Sequence[int] | None = None) -> Tensor:
         """Return the mean cosine [n] over each image's copies; only once differentiable.
 
-        ``clip.at_once`` copies are in memory at a time, fewer where they do not fit.
+        ``rows`` say which of several texts each image is scored by, where not by its own place.
+        ``at_once`` copies (at first the encoder's) are in memory at a time, fewer where they do not fit.
         """
 
         def part(image: Tensor, numbers: Draw) -> Tensor:
-            return (self._vectors(image, numbers) * self.text).sum(-1)
+            return (self._vectors(image, numbers) * text).sum(-1)
 
+        text = self.text if rows is None or len(self.text) == 1 else self.text[list(rows)]
         numbers = self._draw(len(image), rng)
-        value, self.clip.at_once = mean_in_pieces(part, image, numbers, self.clip.at_once)
+        value, self.at_once = mean_in_pieces(part, image, numbers, self.at_once)
         return value
 
     def table(self, image: Tensor, rng: Rng) -> Tensor:

@@ -5,21 +5,25 @@ After Wampler and Popović (2009), as Huh et al. (2020) use it on BigGAN.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import cma
 import numpy as np
 import torch
 from torch import Tensor
 
+from fusedream_nb.models import Models
 from fusedream_nb.models.generators import Generator, Latent
 
-from .optimise import Step, climb
-from .scores import Score
+from . import augment
+from .budgets import Budget
+from .fusedream import JUDGE_SEED
+from .run import CHECK_EVERY, Run, RunConfig, State, Step, configure
+from .scores import AugCLIP, Score
 
 SAMPLES = 4096  # latents from which the generator's law is read; none of them is decoded
+LR = 0.05  # Adam's rate, in coordinates of which one is as wide as another
 SHARE = 930 / 1231  # of all work that goes into the mega-steps, as in 30 · 31 + 301
 
 
@@ -67,67 +71,132 @@ class Schedule:
 
 
 def basin_cma(
-    generator: Generator,
-    score: Score,
-    rng: torch.Generator,
-    schedule: Schedule = Schedule(),  # noqa: B008  frozen
+    prompt: str,
+    models: Models,
     *,
+    seed: int = 0,
+    budget: str | Budget | None = None,
+    schedule: Schedule = Schedule(),  # noqa: B008  frozen
     sigma: float = 1.0,
-    lr: float = 0.05,
-    judge: Score | None = None,
-) -> Iterator[Step]:
-    """Maximise a score by BasinCMA (FuseDream, Appendix C), a Step for each decoding of the population.
+    **sizes: float | None,
+) -> BasinCMARun:
+    """Return a run that maximises AugCLIP by BasinCMA (FuseDream, Appendix C), a Step a population's decoding.
 
-    CMA-ES asks for a population, which is clamped to the generator's valid set; Adam climbs from it;
-    CMA-ES is told of the points where the climbs began, with the scores where they *ended*. Both search
-    :class:`Law` coordinates, in which the generator's own law is N(0, I).
-    A Step shows one picture [1, 3, h, w], the one of the population that has reached the most, and the
-    best of all so far, by the ``judge`` (default: the score). Its knobs count ``mega_step`` and the
-    generator's ``evaluations`` so far, and tell CMA's ``sigma``.
-    Raises FloatingPointError when the score is no longer a finite number.
+    CMA-ES asks for a population, which is clamped to the generator's valid set; Adam climbs from it, at a
+    rate of 0.05 unless ``lr`` is given; CMA-ES is told the points where the climbs began, with the fixed
+    scores where they *ended*. Both search :class:`Law` coordinates, in which the generator's own law is
+    N(0, I). A Step shows one picture [1, 3, h, w], the one of the population that has reached the most, and
+    the best of all so far. Its knobs count ``mega_step`` and the generator's ``evaluations`` so far, and
+    hold CMA's ``sigma``.
     """
-    began, judge = time.monotonic(), judge or score
-    law = Law.of(generator, rng)
-    strategy = _strategy(law.dim, sigma, schedule.population, rng)
-    best: Step | None = None
-    done = 0
-    for mega_step in range(schedule.mega_steps + 1):
-        asked = strategy.ask()
-        start = _Whitened(law, torch.as_tensor(np.stack(asked), dtype=law.mean.dtype, device=law.mean.device))
-        steps = schedule.inner_steps if mega_step < schedule.mega_steps else schedule.final_steps
-        start.project_(generator)
-        # Told of the points beyond the clamp, CMA would walk off where all pictures are the same.
-        begun = list(start.x.double().cpu().numpy())
-        for inner in climb(generator, score, start, rng, steps=steps, lr=lr, judge=judge, began=began):
-            done += 1
-            step = _first(inner)
-            best = step if best is None or bool(step.best_score > best.best_score) else best
-            counted = {"mega_step": mega_step, "evaluations": done * schedule.population}
-            yield replace(
-                step,
-                index=done - 1,
-                total=schedule.rounds - 1,
-                best_image=best.best_image,
-                best_score=best.best_score,
-                knobs={**step.knobs, **counted, "sigma": float(strategy.sigma)},
-            )
-        if mega_step < schedule.mega_steps:
-            with torch.no_grad():
-                strategy.tell(begun, (-judge(inner.image, rng)).tolist())
+    own = {"lr": LR, "steps": schedule.rounds - 1, **sizes}
+    config = configure("basin_cma", prompt, seed, budget, own, schedule=schedule, sigma=sigma)
+    sizes = config.budget
+    fixed = augment.draw(1, sizes.judged_copies, torch.Generator().manual_seed(JUDGE_SEED))
+    judge = AugCLIP(models.clip, config.prompts, sizes.judged_copies, fixed=fixed)
+    score, rng = AugCLIP(models.clip, config.prompts, sizes.copies), torch.Generator().manual_seed(seed)
+    run = BasinCMARun(models.generator, score, rng, schedule, sigma=sigma, lr=sizes.lr, judge=judge)
+    run.models, run.config = models, config
+    return run
 
 
-def _first(step: Step) -> Step:
-    """Return the one row of a population's Step that has reached the most."""
-    i = int(step.best_score.argmax())
-    row = slice(i, i + 1)
-    return replace(
-        step,
-        image=step.image[row],
-        score=step.score[row],
-        best_image=step.best_image[row],
-        best_score=step.best_score[row],
-        latent=step.latent[row],
-    )
+class BasinCMARun(Run[Step]):
+    """BasinCMA on any score over any generator; it is replayed, but its state cannot be saved on its way.
+
+    ``judge`` (default: the score itself) decides which is the best, and is what CMA-ES is told.
+    """
+
+    method = "basin_cma"
+    parts = (Schedule,)
+
+    def __init__(
+        self,
+        generator: Generator,
+        score: Score,
+        rng: torch.Generator,
+        schedule: Schedule,
+        *,
+        sigma: float = 1.0,
+        lr: float = LR,
+        judge: Score | None = None,
+    ) -> None:
+        super().__init__(generator, score, rng, steps=schedule.rounds - 1, lr=lr, judge=judge)
+        self.knobs = {"lr": lr}
+        self.wanted = dict(self.knobs)
+        self.schedule, self.sigma = schedule, sigma
+        self.mega_step = self.inner = 0
+        self.winner: tuple[Tensor, Tensor] | None = None
+
+    @classmethod
+    def from_config(cls, config: RunConfig, models: Models) -> BasinCMARun:
+        """Return a run that has not begun, of what another was asked for."""
+        (prompt,), (seed,) = config.prompts, config.seeds
+        return basin_cma(
+            prompt, models, seed=seed, budget=config.budget, lr=config.budget.lr, **config.options
+        )
+
+    def words(self) -> list[list[str]]:
+        """Return the prompt."""
+        return [self.config.prompts]
+
+    def begin(self) -> _Whitened:
+        """Return the first population."""
+        self.law = Law.of(self.generator, self.rngs[0])
+        self.strategy = _strategy(self.law.dim, self.sigma, self.schedule.population, self.rngs[0])
+        return self._ask()
+
+    def _ask(self) -> _Whitened:
+        mean = self.law.mean
+        asked = torch.as_tensor(np.stack(self.strategy.ask()), dtype=mean.dtype, device=mean.device)
+        start = _Whitened(self.law, asked)
+        start.project_(self.generator)
+        # Told the points beyond the clamp, CMA would walk off where all pictures are the same.
+        self._begun = list(start.x.double().cpu().numpy())
+        self.inner, self._adam = 0, None
+        self.reset_best()
+        return start
+
+    @property
+    def last_inner(self) -> int:
+        """The last step of this population's climb."""
+        final = self.mega_step >= self.schedule.mega_steps
+        return self.schedule.final_steps if final else self.schedule.inner_steps
+
+    @property
+    def checks(self) -> bool:
+        """Whether this step's pictures are looked at: one of them may be the best so far."""
+        return self.inner % CHECK_EVERY == 0 or self.inner >= self.last_inner
+
+    def _moves(self) -> bool:
+        """Count the steps of a population, and ask for another after its last one."""
+        if not super()._moves():
+            return False
+        if self.inner < self.last_inner:
+            self.inner += 1
+            return True
+        self.rewind()
+        with torch.no_grad():
+            self.strategy.tell(self._begun, (-self.judge(self.image, self.rng)).tolist())
+        self.mega_step, self.index = self.mega_step + 1, self.index + 1
+        self._start = self._ask()
+        _ = self.adam
+        return False
+
+    def report(self, **common: Any) -> Step:  # noqa: ANN401
+        """Return the Step of the one member that has reached the most, and of the best of all so far."""
+        i = int(self.best_score.argmax())
+        row = slice(i, i + 1)
+        if self.winner is None or bool(self.best_score[i] > self.winner[1]):
+            self.winner = self.best_image[row], self.best_score[row]
+        counted = {"mega_step": self.mega_step, "evaluations": (self.index + 1) * self.schedule.population}
+        own = {name: common[name][row] for name in ("image", "score", "latent")}
+        knobs = {**common["knobs"], **counted, "sigma": float(self.strategy.sigma)}
+        best = {"best_image": self.winner[0], "best_score": self.winner[1]}
+        return Step(**{**common, **own, **best, "knobs": knobs})
+
+    def state_dict(self) -> State:
+        """Raise ValueError: CMA-ES's own state is not kept."""
+        raise ValueError("A run of BasinCMA cannot be saved on its way; begin it again with its seed.")
 
 
 def _strategy(dim: int, sigma: float, population: int, rng: torch.Generator) -> cma.CMAEvolutionStrategy:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from fusedream_nb.models import Models
 
     from .budgets import Budget
-    from .optimise import Step
+    from .run import Step
 
 State = dict[str, Any]  # tensors, numbers, texts, and lists and dictionaries of them
 Dial = Callable[[Any], None]

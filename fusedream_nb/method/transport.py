@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import math
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,34 +11,19 @@ import torch
 from torch import Tensor
 
 from fusedream_nb.models import Models
-from fusedream_nb.models.generators import Generator, Latent
+from fusedream_nb.models.generators import Latent
 
-from . import cutouts
 from .budgets import Budget
-from .costs import Distance, DistanceName
-from .cutouts import Places
-from .fuse import paired, sized
+from .cutouts import Cutouts, Places
+from .fusedream import given
 from .latents import Parameterisation, Plain, top_k
-from .optimise import Step, climb
-from .patches import EPSILON, PATCHES, Loss, Match, PatchScore, Prompt
-from .steer import Desk, Dial, Recipe, State, Steerable, changed
+from .patches import EPSILON, Loss, PatchScore, Prompt
+from .run import Run, RunConfig, Step, configure
 
 LR = 0.05  # Adam's rate in VQGAN+CLIP; the paper names none
 _JUDGE_SEED = 220_408_472  # the fixed patches; any constant does
-
-
-@dataclass(frozen=True)
-class TransportStep(Step):
-    """A Step that carries ``costs``, ``plan``, ``tangents`` [n, patches, m] and ``places``, as a Match does.
-
-    Like ``score``, which is minus the loss, they are of the picture *before* the step, whose gradient it
-    followed; at index 0, of the start with the patches that find the best picture.
-    """
-
-    costs: Tensor
-    plan: Tensor
-    tangents: Tensor
-    places: Places
+OLD = {"patches": "count", "smallest": "min_size", "power": "power", "tilt": "rotation"}  # until format 3
+_DEFAULTS: dict[str, Any] = {"loss": "transport", "epsilon": EPSILON, "weights": None, "start": None}
 
 
 def transport(
@@ -50,132 +32,150 @@ def transport(
     *,
     seed: int | Sequence[int] = 0,
     budget: str | Budget | None = None,
-    steps: int | None = None,
-    patches: int = PATCHES,
     loss: Loss = "transport",
     epsilon: float = EPSILON,
-    distance: DistanceName | Distance = "cosine",
-    lr: float = LR,
+    cutouts: Cutouts = Cutouts(),  # noqa: B008  frozen
     weights: Sequence[float] | None = None,
-    stop: float | Sequence[float] = -math.inf,
-    smallest: float = cutouts.SMALLEST,
-    power: float = cutouts.POWER,
-    tilt: float = 0.0,
-    M: int = 1,
     start: Latent | Parameterisation | None = None,
-) -> Steerable[TransportStep]:
-    """Make one picture of several prompts, texts or images, by Adam on Eq. 5 (or Eq. 1), a Step at a time.
+    **sizes: Any,  # noqa: ANN401
+) -> TransportRun:
+    """Return a run that makes one picture of several prompts, by Adam on Eq. 5 (or Eq. 1).
 
-    Several seeds run as one batch: one picture of all prompts each, the same as alone up to rounding. Each
-    begins at the best of M samples (1: a random one, the paper), or at ``start``, with n latents for n
-    seeds. ``steps`` None is the budget's. What shapes the loss is explained at
-    :class:`~fusedream_nb.method.patches.PatchScore`.
-    The picture of a run is the last Step's ``best_image`` [n, 3, h, w] in [-1, 1].
+    Args:
+        prompts: texts, or images [3, h, w] in [-1, 1].
+        models: what is climbed and what scores it.
+        seed: one, or several, which run as one batch: one picture of all prompts each.
+        budget: gives the steps.
+        loss: "transport" (Eq. 5) or "mean" (Eq. 1).
+        epsilon: ε in units of the costs' scale.
+        cutouts: how many random patches are cut a step, and how large.
+        weights: the prompts'; the mean loss takes negative ones, away from the prompt.
+        start: where to begin: n latents for n seeds.
+        sizes: steps, lr (default 0.05), and M: each picture begins at the best of M samples (default 1: a
+            random one, as in the paper).
+
+    The picture is the last Step's ``best_image`` [n, 3, h, w] in [-1, 1].
     Raises ValueError, before any work, for an empty prompt or numbers out of range.
     """
-    sizes = sized(budget, steps=steps, lr=lr)
-    seeds = [s for _, s in paired(["every seed takes all prompts"], seed)]
-    if start is not None and M != 1:
-        raise ValueError("A start is given, so there is nothing to search for; leave M at 1.")
-    if M < 1:
+    cutouts = Cutouts(**{**vars(cutouts), **{OLD[name]: sizes.pop(name) for name in OLD if name in sizes}})
+    own = {"loss": loss, "epsilon": epsilon, "cutouts": cutouts, "weights": weights, "start": start}
+    return TransportRun(models, _configured(prompts, seed, budget, sizes, own))
+
+
+def _configured(
+    prompts: Prompt | Sequence[Prompt],
+    seed: int | Sequence[int],
+    budget: str | Budget | None,
+    sizes: dict[str, Any],
+    options: dict[str, Any],
+) -> RunConfig:
+    """Return a validated RunConfig in which all prompts are every seed's."""
+    if (M := sizes.get("M", 1)) < 1:
         raise ValueError(f"The start is the best of M samples, so M must be at least 1, not {M}.")
-    score = PatchScore(
-        models.clip, prompts, patches, loss=loss, epsilon=epsilon, distance=distance, weights=weights,
-        stop=stop, smallest=smallest, power=power, tilt=tilt,
-    )  # fmt: skip
-    begin = _given(start, len(seeds)) if start is not None else None
-    given = [prompts] if isinstance(prompts, str | Tensor) else list(prompts)
-    options = changed(
-        transport, patches=patches, loss=loss, epsilon=epsilon, distance=distance, weights=weights, stop=stop,
-        smallest=smallest, power=power, tilt=tilt, M=M, start=start, lr=lr,
-    )  # fmt: skip
-    knobs: dict[str, Any] = {
-        "lr": lr,
-        "steps": sizes.steps,
-        "patches": patches,
-        "epsilon": epsilon,
-        "noise": 0.0,
-    }
-    if all(isinstance(prompt, str) for prompt in given):
-        knobs |= {"prompt": given, "weights": [1.0] * len(given) if weights is None else [*weights]}
-    recipe = Recipe("transport", given, seeds, sizes, options)
-    return Steerable(
-        partial(_run, models.generator, score, seeds, sizes.steps, lr, M, begin), models, recipe, knobs
-    )
+    if options["start"] is not None and M != 1:
+        raise ValueError("A start is given, so there is nothing to search for; leave M at 1.")
+    own = {"lr": LR, "M": 1, "k": 1, **sizes}
+    config = configure("transport", ["every seed takes all prompts"], seed, budget, own, **options)
+    texts = [prompts] if isinstance(prompts, str | Tensor) else list(prompts)
+    return RunConfig(config.method, texts, config.seeds, config.budget, options)
 
 
-def _run(
-    generator: Generator,
-    score: PatchScore,
-    seeds: list[int],
-    steps: int,
-    lr: float,
-    M: int,
-    start: Parameterisation | None,
-    desk: Desk,
-) -> Iterator[TransportStep]:
-    began = time.monotonic()
-    rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
-    score = copy.copy(score)  # its knobs are this run's own
-    judge = score.fix(torch.Generator().manual_seed(_JUDGE_SEED))
-    if start is None:
-        M = 1 if desk.saved else M
-        start = Plain(Latent.cat([_sample(generator, judge, M, rng) for rng in rngs]))
-    desk.parts["match"] = seen = _Seen(score, judge)
-    desk.dials |= _dials(score, judge, desk)
-    for step in climb(generator, score, start, rngs, steps=steps, lr=lr, judge=judge, began=began, desk=desk):
-        match = seen.last()
-        yield TransportStep(
-            **vars(step), costs=match.costs, plan=match.plan, tangents=match.tangents, places=match.places
+@dataclass(frozen=True)
+class TransportStep(Step):
+    """A Step that carries its picture's ``costs``, ``plan``, ``tangents`` [n, patches, m] and ``places``.
+
+    They are as in a Match; ``score`` is minus the loss.
+    """
+
+    costs: Tensor
+    plan: Tensor
+    tangents: Tensor
+    places: Places
+
+    def losses(self) -> dict[str, Tensor]:
+        """Return what moving each prompt's mass costs: its patches' mean cost, weighted by the plan."""
+        each = (self.plan * self.costs).sum(1) / self.plan.sum(1)  # [n, m]
+        prompts = self.knobs.get("prompt", [])
+        names = (
+            prompts if len(prompts) == each.shape[1] else [f"prompt {i + 1}" for i in range(each.shape[1])]
+        )
+        return dict(zip(names, each.unbind(1), strict=True))
+
+
+class TransportRun(Run[TransportStep]):
+    """A run of :func:`transport`: the same climb, of another score."""
+
+    method = "transport"
+    parts = (Cutouts,)
+
+    def __init__(self, models: Models, config: RunConfig) -> None:
+        self.models, self.config = models, config
+        options, sizes = config.options, config.budget
+        texts, weights, start = config.prompts, options["weights"], options["start"]
+        knobs: dict[str, Any] = {
+            "patches": options["cutouts"].count,
+            "epsilon": options["epsilon"],
+            "noise": 0.0,
+        }
+        if all(isinstance(prompt, str) for prompt in texts):
+            knobs |= {"prompt": texts, "weights": [1.0] * len(texts) if weights is None else [*weights]}
+        named = {name: value for name, value in options.items() if name != "start"}
+        self.patches = PatchScore(models.clip, texts, **named)
+        self.fixed = self.patches.fix(torch.Generator().manual_seed(_JUDGE_SEED))
+        super().__init__(
+            models.generator,
+            self.patches,
+            [torch.Generator().manual_seed(seed) for seed in config.seeds],
+            steps=sizes.steps,
+            lr=sizes.lr,
+            start=None if start is None else given(start, len(config.seeds)),
+            judge=self.fixed,
+            **knobs,
+        )
+        self.setters |= {"patches": self.patches.set_patches, "epsilon": self.set_epsilon}
+        self.setters |= {name: partial(self.set_prompts, name) for name in ("prompt", "weights")}
+
+    @classmethod
+    def from_config(cls, config: RunConfig, models: Models) -> TransportRun:
+        """Return a run that has not begun, of what another was asked for; until format 3, of other names."""
+        options, budget = dict(config.options), config.budget
+        M = budget.M
+        if "cutouts" not in options:
+            cuts = {new: options.pop(old) for old, new in OLD.items() if old in options}
+            M, _ = options.pop("M", 1), options.pop("lr", None)
+            options = {**_DEFAULTS, **options, "cutouts": Cutouts(**cuts)}
+        sizes = {"lr": budget.lr, "M": M}
+        return cls(models, _configured(config.prompts, config.seeds, budget, sizes, options))
+
+    def begin(self) -> Parameterisation:
+        """Return the best of M samples for each seed; a single one is not looked at."""
+        M = self.config.budget.M
+        draw = partial(top_k, self.generator, self.fixed, M, 1, batch=4)
+        samples = [self.generator.sample(1, rng) if M == 1 else draw(rng=rng)[0] for rng in self.rngs]
+        return Plain(Latent.cat(samples))
+
+    def report(self, **common: Any) -> TransportStep:  # noqa: ANN401
+        """Return the TransportStep."""
+        match = self.patches.seen
+        assert match is not None
+        return TransportStep(
+            **common, costs=match.costs, plan=match.plan, tangents=match.tangents, places=match.places
         )
 
+    def words(self) -> list[list[str]]:
+        """Return all prompts for each picture."""
+        return [list(self.knobs["prompt"])] * len(self.config.seeds)
 
-def _dials(score: PatchScore, judge: PatchScore, desk: Desk) -> dict[str, Dial]:
-    """Return what turns the knobs of transport, by name; all but the patches change what scores mean."""
-    now = {name: desk.knobs.get(name, []) for name in ("prompt", "weights")}
-
-    def aim(name: str, value: Sequence[Any]) -> None:
-        new = {**now, name: list(value)}
+    def set_prompts(self, name: str, value: Sequence[Any]) -> None:
+        """Change the prompts or their weights, 1 for each that has none."""
+        new = {**self.knobs, name: list(value)}
         weights = [*new["weights"], *[1.0] * len(new["prompt"])][: len(new["prompt"])]
-        score.aim(new["prompt"], weights)
-        judge.aim(new["prompt"], weights)
-        now.update(new)
-        desk.anew = True
+        for score in (self.patches, self.fixed):
+            score.set_prompts(new["prompt"], weights)
+        self.reset_best()
 
-    def epsilon(value: float) -> None:
-        score.set_epsilon(value)
-        judge.set_epsilon(value)
-        desk.anew = True
-
-    return {"patches": score.set_patches, "epsilon": epsilon, **{name: partial(aim, name) for name in now}}
-
-
-class _Seen:
-    """The Match of the last step, which a resumed run shows again."""
-
-    def __init__(self, score: PatchScore, judge: PatchScore) -> None:
-        self.score, self.judge = score, judge
-
-    def last(self) -> Match:
-        match = self.score.seen or self.judge.seen
-        assert match is not None
-        return match
-
-    def state_dict(self) -> State:
-        return self.last().state_dict()
-
-    def load_state_dict(self, state: State) -> None:
-        self.score.seen = Match.of(state)
-
-
-def _sample(generator: Generator, judge: PatchScore, M: int, rng: torch.Generator) -> Latent:
-    """Return the best [1, …] of M samples; a single one is not looked at."""
-    return generator.sample(1, rng) if M == 1 else top_k(generator, judge, M, 1, rng, batch=4)[0]
-
-
-def _given(start: Latent | Parameterisation, n: int) -> Parameterisation:
-    begin = Plain(start) if isinstance(start, Latent) else start
-    there = len(begin.combine())
-    if there != n:
-        raise ValueError(f"{n} seeds want a start of {n} latents, not {there}.")
-    return begin
+    def set_epsilon(self, value: float) -> None:
+        """Change ε."""
+        for score in (self.patches, self.fixed):
+            score.set_epsilon(value)
+        self.reset_best()

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .compute import compute
 from .convolutions import DoublingConv, FoldedDoublingConv, MatrixConv, double
-from .files import autocast
 from .generators import ClassConditional, Latent
 
 COARSE = 2  # blocks that draw too few pixels for a transposed convolution to pay
@@ -95,8 +95,8 @@ class Block(nn.Module):
     def __init__(self, channels: int, width: int, condition: int) -> None:
         super().__init__()
         self.norm1, self.norm2 = Affine(channels, condition), Affine(width, condition)
-        self.conv1: nn.Module = DoublingConv(channels, width)
-        self.conv2: nn.Module = nn.Conv2d(width, width, 3, padding=1)
+        self.conv1: Any = DoublingConv(channels, width)
+        self.conv2: Any = nn.Conv2d(width, width, 3, padding=1)
         self.shortcut = nn.Conv2d(channels, width, 1)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
@@ -109,6 +109,9 @@ class Block(nn.Module):
 
 class Network(nn.Module):
     """The generator with everything constant folded in: spectral norms, statistics, the attention's gain."""
+
+    scale: Tensor
+    offset: Tensor
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -124,11 +127,11 @@ class Network(nn.Module):
         self.register_buffer("offset", torch.zeros(widths[-1]))
         self.last = nn.Conv2d(widths[-1], 3, 3, padding=1)
 
-    def forward(self, first: Tensor, conditions: Sequence[Tensor]) -> Tensor:
-        """Draw [n, 3, size, size] in [-1, 1] of z's first part [n, chunk] and each block's condition."""
-        x = self.first(first).unflatten(1, (-1, 4, 4)).contiguous(memory_format=torch.channels_last)
-        for number, (block, condition) in enumerate(zip(self.blocks, conditions, strict=True), 1):
-            x = block(x, condition)
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        """Draw [n, 3, size, size] in [-1, 1] of each layer's z [n, layers, chunk] and y [n, layers, dim]."""
+        x = self.first(z[:, 0]).unflatten(1, (-1, 4, 4)).contiguous(memory_format=torch.channels_last)
+        for number, block in enumerate(self.blocks, 1):
+            x = block(x, torch.cat([y[:, number], z[:, number]], -1))
             if number == self.attended:
                 x = self.attention(x)
         x = torch.addcmul(self.offset[:, None, None], x, self.scale[:, None, None])
@@ -137,14 +140,13 @@ class Network(nn.Module):
 
 def fold(network: Network) -> None:
     """Put convolutions in place, after the weights are loaded and once, that give the same with less work."""
-    if isinstance(network.blocks[0].conv2, MatrixConv):
+    first, *_ = blocks = [block for block in network.blocks if isinstance(block, Block)]
+    if isinstance(first.conv2, MatrixConv):
         return
-    for number, block in enumerate(network.blocks):
-        if number >= COARSE:
-            block.conv1 = FoldedDoublingConv(block.conv1)
-    block = network.blocks[0]
-    block.conv1 = nn.Sequential(nn.UpsamplingNearest2d(scale_factor=2), MatrixConv(block.conv1))
-    block.conv2 = MatrixConv(block.conv2)
+    for block in blocks[COARSE:]:
+        block.conv1 = FoldedDoublingConv(block.conv1)
+    first.conv1 = nn.Sequential(nn.UpsamplingNearest2d(scale_factor=2), MatrixConv(first.conv1))
+    first.conv2 = MatrixConv(first.conv2)
 
 
 class BigGAN(ClassConditional):
@@ -153,9 +155,17 @@ class BigGAN(ClassConditional):
     Loads the folders and files that :mod:`fusedream_nb.models.biggan_files` knows.
     """
 
-    def __init__(self, network: Network, embeddings: Tensor, *, truncation: float = 1.0) -> None:
+    def __init__(
+        self,
+        network: Network,
+        embeddings: Tensor,
+        *,
+        truncation: float = 1.0,
+        class_names: Sequence[str] = (),
+    ) -> None:
         shape = network.shape
         self.shape, self.size, self.layers = shape, shape.size, 1 + shape.blocks
+        self.class_names = tuple(class_names)
         fold(network)
         super().__init__(network, embeddings, shape.chunk * self.layers, truncation)
 
@@ -167,10 +177,10 @@ class BigGAN(ClassConditional):
         """
         from .biggan_files import fold, read
 
-        shape, tensors = read(path)
+        shape, tensors, names = read(path)
         network = Network(shape)
         network.load_state_dict(fold(tensors, truncation))
-        return cls(network, tensors["embeddings"], truncation=truncation)
+        return cls(network, tensors["embeddings"], truncation=truncation, class_names=names)
 
     def decode(self, latent: Latent) -> Tensor:
         """Return the pictures [n, 3, size, size] in [-1, 1] of latents z [n, z_dim], y [n, dim].
@@ -180,13 +190,11 @@ class BigGAN(ClassConditional):
         """
         z, y = latent.z, latent.y
         if y is None:
-            raise ValueError("A BigGAN wants a class embedding y beside z; this latent has none.")
+            raise ValueError("A BigGAN requires a class embedding y beside z; this latent has none.")
         if z.ndim == 2:
             z, y = z[:, None].expand(-1, self.layers, -1), y[:, None].expand(-1, self.layers, -1)
         if z.shape[1:] != (self.layers, self.z_dim):
-            wanted = f"[n, {self.z_dim}] or [n, {self.layers}, {self.z_dim}]"
-            raise ValueError(f"This BigGAN wants latents z {wanted}, not {list(latent.z.shape)}.")
-        parts = z.unflatten(2, (self.layers, -1)).diagonal(dim1=1, dim2=2).unbind(-1)
-        conditions = [torch.cat([y[:, i], part], -1) for i, part in enumerate(parts) if i]
-        with autocast(z, self.dtype):
-            return self.network(parts[0], conditions).float()
+            shapes = f"[n, {self.z_dim}] or [n, {self.layers}, {self.z_dim}]"
+            raise ValueError(f"This BigGAN requires latents z {shapes}, not {list(latent.z.shape)}.")
+        parts = z.unflatten(2, (self.layers, -1)).diagonal(dim1=1, dim2=2).mT  # [n, layers, chunk]
+        return compute(self, self.network, parts, y)

@@ -25,22 +25,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from .biggan import SHAPES, Network, Shape
-from .files import compare, read_file, read_tensors, write_tensors
+from .files import Tensors, compare, read_config, read_file, read_tensors, write_tensors
 
 EPS = 1e-4  # of the batch norms
 STEP = 0.02  # between the truncations that ivclab's statistics are for: 0.02, 0.04, … 1
 SUFFIXES = (".pt", ".pth")
 CLASS = "BigGAN"  # how config.json calls it
 
-Tensors = dict[str, Tensor]
 Renamings = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
 
 _STATISTICS = {"mean": "means", "var": "variances"}
@@ -88,9 +87,8 @@ _TRAINING = re.compile(r"\.(num_batches_tracked|running_mean|running_var|sv\d)$"
 
 def is_biggan(path: Path) -> bool:
     """Whether a folder or a file holds a BigGAN that is not deep, by its config or its file's name."""
-    config = path / "config.json"
-    if config.exists():
-        return json.loads(config.read_text()).get("_class_name") == CLASS
+    if (path / "config.json").exists():
+        return read_config(path / "config.json").get("_class_name") == CLASS
     return bool(_files(path))
 
 
@@ -99,16 +97,22 @@ def _files(path: Path) -> list[Path]:
     return [found for found in paths if found.suffix in SUFFIXES]
 
 
-def read(path: Path) -> tuple[Shape, Tensors]:
-    """Return the shape and the tensors, under this module's names, of a folder or a file.
+def read(path: Path) -> tuple[Shape, Tensors, tuple[str, ...]]:
+    """Return the shape, the tensors under this module's names and the classes' names, of a folder or a file.
 
     Raises FileNotFoundError where there is none, and ValueError for several files, and for names or
     shapes that are not a BigGAN's.
     """
-    config = path / "config.json"
-    if config.exists():
-        values = {k: v for k, v in json.loads(config.read_text()).items() if k != "_class_name"}
-        shape = Shape(**values | {"widths": tuple(values["widths"])})
+    names: tuple[str, ...] = ()
+    if (path / "config.json").exists():
+        values = read_config(path / "config.json")
+        names = tuple(values.pop("class_names", ()))
+        try:
+            del values["_class_name"]
+            shape = Shape(**values | {"widths": tuple(values["widths"])})
+        except (KeyError, TypeError) as error:
+            sizes = ", ".join(field.name for field in fields(Shape))
+            raise ValueError(f"{path / 'config.json'} should give a BigGAN's {sizes}: {error}.") from error
         tensors = read_tensors(path, ("model.safetensors",))
     else:
         found = _files(path)
@@ -117,14 +121,18 @@ def read(path: Path) -> tuple[Shape, Tensors]:
             raise (ValueError if found else FileNotFoundError)(f"{path} holds {what} there.")
         tensors = convert(read_file(found[0]), path)
         shape = _shape(tensors, path)
-    compare(_wanted(shape, tensors), tensors, path)
-    return shape, tensors
+    compare(_expected(shape, tensors), tensors, path)
+    return shape, tensors, names
 
 
-def save(shape: Shape, tensors: Mapping[str, Tensor], folder: Path) -> None:
+def save(
+    shape: Shape, tensors: Mapping[str, Tensor], class_names: Sequence[str] = (), *, folder: Path
+) -> None:
     """Write config.json and model.safetensors into a folder that is there."""
     write_tensors(tensors, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps({"_class_name": CLASS, **asdict(shape)}, indent=1))
+    names = {"class_names": class_names} if class_names else {}
+    config = {"_class_name": CLASS, **asdict(shape), **names}
+    (folder / "config.json").write_text(json.dumps(config, indent=1))
 
 
 def convert(tensors: Mapping[str, Tensor], source: Path) -> Tensors:
@@ -205,22 +213,21 @@ def _shape(tensors: Mapping[str, Tensor], source: Path) -> Shape:
     return Shape(shape.widths, shape.attention, chunk, channels, embedding, classes)
 
 
-def _wanted(shape: Shape, tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+def _expected(shape: Shape, tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """Return the names and shapes that :func:`fold` reads, with as many statistics as there are."""
     with torch.device("meta"):
-        network = Network(shape)
-    wanted = {k: tuple(v.shape) for k, v in network.state_dict().items() if "norm" not in k}
-    channels, condition = len(network.scale), shape.embedding + shape.chunk
+        shapes = {k: tuple(v.shape) for k, v in Network(shape).state_dict().items()}
     rows = len(tensors.get("last_norm.means", ()))
-    del wanted["scale"], wanted["offset"]
-    norms = {f"blocks.{i}.norm{n}": block for i, block in enumerate(network.blocks) for n in (1, 2)}
-    for name, block in norms.items():
-        width = block.conv1.in_channels if name.endswith("1") else block.conv1.out_channels
-        wanted |= {f"{name}.{part}": (width, condition) for part in ("gain", "bias")}
-        wanted |= {f"{name}.{part}": (rows, width) for part in ("means", "variances")}
-    wanted |= {f"last_norm.{part}": (channels,) for part in ("gain", "bias")}
-    wanted |= {f"last_norm.{part}": (rows, channels) for part in ("means", "variances")}
-    return wanted | {"attention.gain": (), "embeddings": (shape.classes, shape.embedding)}
+    norms: dict[str, tuple[int, tuple[int, ...]]] = {"last_norm": (shapes["scale"][0], shapes.pop("scale"))}
+    del shapes["offset"]
+    for key in [k for k in shapes if k.endswith(".linear.weight")]:
+        name, (twice, condition) = key.removesuffix(".linear.weight"), shapes.pop(key)
+        del shapes[f"{name}.linear.bias"]
+        norms[name] = (twice // 2, (twice // 2, condition))
+    for name, (width, affine) in norms.items():
+        shapes |= {f"{name}.{part}": affine for part in ("gain", "bias")}
+        shapes |= {f"{name}.{part}": (rows, width) for part in ("means", "variances")}
+    return shapes | {"attention.gain": (), "embeddings": (shape.classes, shape.embedding)}
 
 
 def fold(tensors: Mapping[str, Tensor], truncation: float) -> Tensors:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from .encoders import Clip
 from .generators import ClassConditional, Generator, Latent
+
+if TYPE_CHECKING:
+    from .encoders import Clip
 
 TEMPLATE = "a photo of a {}."  # CLIP's own for zero-shot classification (Radford et al., 2021, §3.1.4)
 
@@ -30,7 +33,8 @@ def nearest_classes(
     if not 1 <= n <= len(names):
         raise ValueError(f"Of {len(names)} named classes at least 1 and at most all can be chosen, not {n}.")
     texts = clip.encode_text([template.format(name) for name in names])
-    return (texts @ clip.encode_text(prompt)[0]).topk(n).indices.tolist()
+    best: list[int] = (texts @ clip.encode_text(prompt)[0]).topk(n).indices.tolist()
+    return best
 
 
 class FewClasses:

@@ -7,8 +7,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from .entries import Entry
 from .fetch import fetch
+from .weights import Entry
 
 CONVERTED = "converted"  # the folder beside the files as they were published
 
@@ -22,7 +22,7 @@ def ready(row: Entry) -> Path:
     from filelock import FileLock
 
     folder = fetch(row)
-    if not is_convertible(folder):
+    if not any(any(folder.glob(old)) for old in ("*.ckpt", "biggan*.pt*", "pytorch_model.bin")):
         return folder
     target = folder / CONVERTED
     with FileLock(folder / f"{CONVERTED}.lock"):
@@ -30,27 +30,14 @@ def ready(row: Entry) -> Path:
         if not target.exists() or target.stat().st_mtime < newest:
             if problems := row.problems():
                 raise ValueError(" ".join(problems))
-            _replace(folder, target)
+            fresh = Path(tempfile.mkdtemp(prefix=f"{CONVERTED}-", dir=folder))
+            try:
+                convert(folder, fresh)
+                shutil.rmtree(target, ignore_errors=True)
+                os.replace(fresh, target)
+            finally:
+                shutil.rmtree(fresh, ignore_errors=True)
     return target
-
-
-def is_convertible(folder: Path) -> bool:
-    """Whether a folder's weights are not in safetensors yet, and of a generator."""
-    return (
-        any(folder.glob("*.ckpt"))
-        or any(folder.glob("biggan*.pt*"))
-        or (folder / "pytorch_model.bin").exists()
-    )
-
-
-def _replace(folder: Path, target: Path) -> None:
-    fresh = Path(tempfile.mkdtemp(prefix=f"{CONVERTED}-", dir=folder))
-    try:
-        convert(folder, fresh)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(fresh, target)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def convert(folder: Path, target: Path) -> None:
@@ -62,13 +49,13 @@ def convert(folder: Path, target: Path) -> None:
     from .files import read_tensors, write_tensors
 
     if biggan_files.is_biggan(folder):
-        biggan_files.save(*biggan_files.read(folder), target)
+        biggan_files.save(*biggan_files.read(folder), folder=target)
     elif any(folder.glob("*.ckpt")):
         from .taming import load_taming
 
         load_taming(folder).save_pretrained(target)
     else:
-        from .generators import BigGANDeep
+        from .biggan_deep import BigGANDeep
 
         BigGANDeep.from_folder(folder)  # says which keys are missing or surplus
         write_tensors(read_tensors(folder, ("pytorch_model.bin",)), target / "model.safetensors")

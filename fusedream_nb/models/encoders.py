@@ -2,44 +2,52 @@
 
 from __future__ import annotations
 
-import json
+import copy
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import open_clip
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from .files import autocast, load_strictly, read_tensors
-from .towers import fold
+from .clip_network import CLIPNetwork, is_plain, load_network
+from .compute import compute
+from .files import load_strictly, read_config, read_tensors
 
 AT_ONCE = 48  # pictures that are climbed at a time on a CPU: more take more memory and more time
+CONFIG = "open_clip_config.json"
+WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 class Clip:
-    """A CLIP of ``open_clip``: texts → unit vectors, each encoded once; images → unit vectors.
+    """A CLIP: texts → unit vectors, each encoded once; images → unit vectors.
 
-    The model is taken over: what is constant in a ResNet's image tower is folded into its weights.
+    Args:
+        model: a :class:`CLIPNetwork`, or any network with ``encode_image``, ``encode_text`` and
+            ``visual.image_size``, of which a copy is taken, as open_clip's.
+        tokenizer: turns a list of texts into tokens [n, length], as open_clip's do.
+        name: how warnings call it.
+        mean, std: of its pictures' red, green and blue, in [0, 1].
+
     ``at_once`` is how many augmented copies a climb holds in memory at a time.
     """
 
     def __init__(
         self,
-        model: nn.Module,
-        tokenizer: Any,  # noqa: ANN401  open_clip's tokenizers share no base class
+        model: Any,  # noqa: ANN401  open_clip's networks and tokenizers share no base class
+        tokenizer: Any,  # noqa: ANN401
         *,
         name: str = "CLIP",
         mean: Sequence[float] = (0.5, 0.5, 0.5),
         std: Sequence[float] = (0.5, 0.5, 0.5),
     ) -> None:
-        model.visual = fold(model.visual)
-        self.model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        mine = model if isinstance(model, CLIPNetwork) else copy.deepcopy(model)
+        self.model = mine.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.tokenizer, self.name = tokenizer, name
-        size = model.visual.image_size
+        size: Any = mine.visual.image_size
         self.size: int = size[0] if isinstance(size, Sequence) else size
         # Pictures come in [-1, 1]: (x + 1) / 2, then open_clip's (x - mean) / std.
         self._shift = torch.tensor(mean).view(1, 3, 1, 1) * 2 - 1
@@ -49,27 +57,24 @@ class Clip:
         self._texts: dict[str, Tensor] = {}
 
     @classmethod
-    def from_folder(cls, folder: Path, *, name: str = "CLIP") -> Self:
-        """Load a folder in open_clip's own format, config and weights; every key must match.
+    def from_folder(cls, path: Path, *, name: str = "CLIP") -> Self:
+        """Load a folder in open_clip's own format, or weights with its config beside; every key must match.
 
+        CLIP's own kinds of network are ours (:mod:`.clip_network`), others are open_clip's.
         Raises FileNotFoundError for a missing file and ValueError for missing or surplus keys.
         """
-        config = json.loads((folder / "open_clip_config.json").read_text())
-        settings = dict(config["model_cfg"])
-        custom = settings.pop("custom_text", False)
-        model = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**settings)
-        tensors = read_tensors(folder, ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"))
-        load_strictly(model, tensors, folder)
-        scale = config.get("preprocess_cfg", {})
-        if config.get("tokenizer") == "words":
-            from .stickers.captions import WordTokenizer
-
-            tokenizer: Any = WordTokenizer()
-        else:
-            tokenizer = open_clip.SimpleTokenizer(
-                context_length=config["model_cfg"]["text_cfg"]["context_length"]
-            )
-        return cls(model, tokenizer, name=name, **{k: scale[k] for k in ("mean", "std") if k in scale})
+        file = (path if path.is_dir() else path.parent) / CONFIG
+        config = read_config(file)
+        tensors = read_tensors(path, WEIGHTS)
+        try:
+            settings = dict(config["model_cfg"])
+            length = settings["text_cfg"].get("context_length", 77)
+            model = load_network(settings, tensors, path) if is_plain(settings) else None
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{file} should describe a CLIP as open_clip does: {error!r}.") from error
+        model = model or _open_clip(settings, tensors, path)
+        scale = {k: v for k, v in config.get("preprocess_cfg", {}).items() if k in ("mean", "std")}
+        return cls(model, _tokenizer(config.get("tokenizer"), length), name=name, **scale)
 
     def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Self:
         """Move the encoder to a device, and choose what its image tower computes in."""
@@ -84,35 +89,40 @@ class Clip:
     def dim(self) -> int:
         """Dimension of the shared space."""
         text = getattr(self.model, "text", self.model)  # open_clip's CustomTextCLIP has a tower of its own
-        return text.text_projection.shape[1]
+        return int(text.text_projection.shape[1])
 
     def encode_text(self, texts: str | Sequence[str]) -> Tensor:
-        """Return unit vectors [n, dim] of texts; warns of words that the encoder does not know."""
+        """Return unit vectors [n, dim] of texts; warns of words that the encoder does not know or read."""
         rows = [texts] if isinstance(texts, str) else list(texts)
         for text in dict.fromkeys(rows):
             if text not in self._texts:
-                self._texts[text] = self._encode_one(text)
+                for told in self._unread(text):
+                    warnings.warn(f"{self.name} {told}", stacklevel=3)
+                with torch.no_grad():
+                    tokens = self.tokenizer([text]).to(self._shift.device)
+                    self._texts[text] = F.normalize(self.model.encode_text(tokens).float(), dim=-1)[0]
         return torch.stack([self._texts[text] for text in rows])
 
-    @torch.no_grad()
-    def _encode_one(self, text: str) -> Tensor:
-        unknown, dropped = self.unknown_words(text), self._dropped_words(text)
+    def _unread(self, text: str) -> list[str]:
+        """Return a sentence, without its subject, for each way in which a text is not read as it stands."""
+        told, unknown = [], self.unknown_words(text)
         if unknown:
             listed = ", ".join(f"'{word}'" for word in unknown[:5]) + (", …" if len(unknown) > 5 else "")
-            it = "it" if len(unknown) == 1 else "them"
-            warnings.warn(f"{self.name} has not learnt {listed}; it will ignore {it}.", stacklevel=4)
-        if dropped:
-            limit = self.tokenizer.context_length - 2
-            warnings.warn(f"{self.name} reads {limit} words and ignores the rest.", stacklevel=4)
-        tokens = self.tokenizer([text]).to(self._shift.device)
-        return F.normalize(self.model.encode_text(tokens).float(), dim=-1)[0]
+            told.append(f"has not learnt {listed}; it will ignore {'it' if len(unknown) == 1 else 'them'}.")
+        if hasattr(self.tokenizer, "dropped"):
+            limit, dropped = self.tokenizer.context_length - 2, self.tokenizer.dropped(text)
+            if dropped:
+                told.append(f"reads {limit} words and ignores the rest, from '{dropped[0]}' on.")
+        elif hasattr(self.tokenizer, "encode") and getattr(self.tokenizer, "context_length", None):
+            limit, tokens = self.tokenizer.context_length - 2, self.tokenizer.encode(text)
+            if len(tokens) > limit:
+                rest = self.tokenizer.decode(tokens[limit:]).strip()
+                told.append(f"reads {limit} tokens and ignores the rest, from '{rest[:40]}' on.")
+        return told
 
     def unknown_words(self, text: str) -> list[str]:
         """Return the words of a text that the encoder's vocabulary lacks ([] for CLIP's own BPE)."""
-        return self.tokenizer.unknown(text) if hasattr(self.tokenizer, "unknown") else []
-
-    def _dropped_words(self, text: str) -> list[str]:
-        return self.tokenizer.dropped(text) if hasattr(self.tokenizer, "dropped") else []
+        return list(self.tokenizer.unknown(text)) if hasattr(self.tokenizer, "unknown") else []
 
     def encode_image(self, image: Tensor) -> Tensor:
         """Return unit vectors [n, dim] of images [n, 3, h, w] in [-1, 1], differentiably.
@@ -122,9 +132,28 @@ class Clip:
         """
         if image.shape[-2:] != (self.size, self.size):
             image = _resize_and_crop(image, self.size)
-        with autocast(image, self.dtype):
-            features = self.model.encode_image((image - self._shift) * self._scale)
-        return F.normalize(features.float(), dim=-1)
+        features = compute(self, self.model.encode_image, (image - self._shift) * self._scale)
+        return F.normalize(features, dim=-1)
+
+
+def _open_clip(settings: dict[str, Any], tensors: dict[str, Tensor], source: Path) -> Any:  # noqa: ANN401
+    """Return one of open_clip's own networks, such as those with timm's image towers."""
+    import open_clip
+
+    kind = open_clip.CustomTextCLIP if settings.pop("custom_text", False) else open_clip.CLIP
+    model = kind(**settings)
+    load_strictly(model, tensors, source)
+    return model
+
+
+def _tokenizer(kind: str | None, length: int) -> Any:  # noqa: ANN401
+    if kind == "words":
+        from .stickers.captions import WordTokenizer
+
+        return WordTokenizer()
+    import open_clip
+
+    return open_clip.SimpleTokenizer(context_length=length)
 
 
 def _resize_and_crop(image: Tensor, size: int) -> Tensor:

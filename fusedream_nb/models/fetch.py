@@ -1,4 +1,4 @@
-"""Bringing weights here: mirrors in order, resumed, and checked *before* a file gets its name.
+"""Bringing weights here with pooch: mirrors in order, resumed, checked *before* a file gets its name.
 
 While a file comes it is called ``NAME.part``. What is interrupted goes on from there, if a published hash
 can tell whether the whole is right; else it begins anew. A file of which no hash is published must have the
@@ -9,69 +9,26 @@ length that the server announced and be one that can be read; its hash is noted 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
+import sys
 import time
+import zipfile
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from .checks import WHOLE, checked
-from .entries import Entry, File, note
+from .weights import Entry, File, note, sha256
 
 TIMEOUT = 30.0  # seconds in which a server must say something
 ROUNDS = 2  # times that the mirrors are gone through
 PAUSE = 1.0  # seconds between the rounds
 CHUNK = 1 << 16  # bytes: at most these are lost where a download is interrupted
 _YES = ("1", "on", "true", "yes")
+_WHOLE = 64  # digits of a hash that is published whole
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _HERE = (*_NO_ROOM, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)  # no other source mends it
-
-
-class Bar:
-    """A progress bar as pooch wants it, drawn on stderr by rich where somebody looks."""
-
-    def __init__(self, name: str, have: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn())
-        seen = console.is_terminal or console.is_jupyter
-        self.progress = Progress(*columns, TimeRemainingColumn(), console=console, disable=not seen)
-        self.have, self.announced = have, 0
-        self.task = self.progress.add_task(name, total=None, completed=have)
-
-    def __enter__(self) -> Self:
-        self.progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.progress.stop()
-
-    @property
-    def total(self) -> int:
-        """How many bytes the server announced; 0 where it said nothing."""
-        return self.announced
-
-    @total.setter
-    def total(self, total: int) -> None:
-        self.announced = total
-        self.progress.update(self.task, total=self.have + total if total else None)
-
-    def update(self, amount: int) -> None:
-        """Count bytes that came."""
-        self.progress.advance(self.task, amount)
-
-    def reset(self) -> None:
-        """Begin to count anew."""
-        self.progress.update(self.task, completed=self.have)
-
-    def close(self) -> None:
-        """Do nothing: the bar is closed by whoever opened it."""
 
 
 def offline() -> bool:
@@ -93,26 +50,25 @@ def fetch(row: Entry, *, again: bool = False, timeout: float = TIMEOUT, pause: f
     file wait for each other. Raises FileNotFoundError, saying what to put where, if downloads are switched
     off (see :func:`offline`) or no source has a right file, and OSError where there is no room.
     """
-    wrong = [f for f in row.files if (row.problem(f) if again else not (row.folder / f.name).exists())]
-    if wrong and offline():
+
+    def bad(file: File) -> bool:
+        return row.verify(file)[0] == "wrong" if again else not (row.folder / file.name).exists()
+
+    files = [file for file in row.files if bad(file)]
+    if files and offline():
         raise FileNotFoundError(f"{row.missing()} Downloads are off (FUSEDREAM_OFFLINE, HF_HUB_OFFLINE).")
-    for file in wrong:
+    for file in files:
         if not sources(row, file):
             raise FileNotFoundError(row.missing())
         try:
             _bring(row, file, timeout, pause)
         except OSError:
-            _tidy(row.folder, file)
+            with suppress(OSError):  # another process uses them, or they hold something
+                (row.folder / f"{file.name}.lock").unlink()
+                row.folder.rmdir()
+                row.folder.parent.rmdir()
             raise
     return row.folder
-
-
-def _tidy(folder: Path, file: File) -> None:
-    """Leave no lock behind, nor a folder that is empty."""
-    with suppress(OSError):  # another process uses them, or they hold something
-        (folder / f"{file.name}.lock").unlink()
-        folder.rmdir()
-        folder.parent.rmdir()
 
 
 def _bring(row: Entry, file: File, timeout: float, pause: float) -> None:
@@ -123,13 +79,13 @@ def _bring(row: Entry, file: File, timeout: float, pause: float) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     told: dict[str, str] = {}
     with FileLock(target.with_name(f"{target.name}.lock")):
-        if row.problem(file) is None:
+        if row.verify(file)[0] != "wrong":
             return  # another process has brought it meanwhile
         for number in range(ROUNDS):
             time.sleep(pause if number else 0)
             for url in sources(row, file):
                 try:
-                    return _download(url, file, target, timeout)
+                    return _retrieve(url, file, target, timeout)
                 except (OSError, ValueError) as error:
                     if getattr(error, "errno", None) in _HERE:
                         raise
@@ -144,35 +100,105 @@ def _why(error: Exception) -> str:
     return f"HTTP {status}" if status else type(error).__name__ if isinstance(error, OSError) else str(error)
 
 
-def _download(url: str, file: File, target: Path, timeout: float) -> None:
-    """Bring one file from one source, check it, and give it its name."""
-    from pooch import HTTPDownloader
+def _retrieve(url: str, file: File, target: Path, timeout: float) -> None:
+    """Bring one file from one source by pooch, which names it once its hash is the published one."""
+    import pooch
 
-    part = target.with_name(f"{target.name}.part")
-    resumable = len(file.sha256 or "") == WHOLE
-    have = part.stat().st_size if resumable and part.exists() else 0
-    _room(part, (file.bytes or 0) - have)
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    try:
-        with Bar(file.name, have) as bar, part.open("ab" if have else "wb") as stream:
-            get = HTTPDownloader(progressbar=bar, chunk_size=CHUNK, timeout=timeout, headers=headers)
-            get(url, stream, None)
-        digest = checked(part, file, have + bar.announced if bar.announced else None)
-    except (OSError, ValueError) as error:
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        wrong = isinstance(error, ValueError) or error.errno in _NO_ROOM or status == 416
-        if wrong or not resumable or not part.stat().st_size:
-            part.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
-            raise OSError(error.errno, "There is no room on the disk for this file", str(target)) from error
-        raise
+    pooch.get_logger().setLevel("WARNING")
+    whole = len(file.sha256 or "") == _WHOLE
     note(target).unlink(missing_ok=True)
-    os.replace(part, target)
-    if not resumable:
-        note(target).write_text(f"{digest}\n")
+    if not whole:
+        target.unlink(missing_ok=True)  # pooch would take whatever lies there
+    known = f"sha256:{file.sha256}" if whole else None
+    pooch.retrieve(url, known, target.name, target.parent, downloader=_Resumed(file, target, timeout))
+    if not whole:
+        note(target).write_text(f"{sha256(target)}\n")
+
+
+@dataclass
+class _Resumed:
+    """A downloader of pooch's: appends to NAME.part, and hands that over once it is a whole file."""
+
+    file: File
+    target: Path
+    timeout: float
+
+    def __call__(self, url: str, output: str, pooch: object) -> None:
+        from pooch import HTTPDownloader
+        from tqdm import tqdm
+
+        part = self.target.with_name(f"{self.target.name}.part")
+        resumable = len(self.file.sha256 or "") == _WHOLE
+        have = part.stat().st_size if resumable and part.exists() else 0
+        _room(part, (self.file.bytes or 0) - have)
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+        hidden = not (sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel"))
+        try:
+            bar = tqdm(desc=self.file.name, total=1, unit="B", unit_scale=True, disable=hidden)
+            with bar, part.open("ab" if have else "wb") as stream:
+                HTTPDownloader(bar, CHUNK, timeout=self.timeout, headers=headers)(url, stream, pooch)
+            check(part, self.file, have + bar.total if bar.total else None)
+            os.replace(part, output)
+        except (OSError, ValueError) as error:
+            status = getattr(getattr(error, "response", None), "status_code", None)
+            no_room = getattr(error, "errno", None) in _NO_ROOM
+            useless = isinstance(error, ValueError) or no_room or status == 416 or not resumable
+            if useless or not part.stat().st_size:
+                part.unlink(missing_ok=True)
+            if no_room:
+                told = "There is no room on the disk for this file"
+                raise OSError(errno.ENOSPC, told, str(self.target)) from error
+            raise
 
 
 def _room(part: Path, wanted: int) -> None:
     free = shutil.disk_usage(part.parent).free
     if wanted > free:
-        raise OSError(errno.ENOSPC, f"There are {free:,} bytes free, and {wanted:,} are wanted", str(part))
+        raise OSError(errno.ENOSPC, f"There are {free:,} bytes free, and {wanted:,} are required", str(part))
+
+
+def check(part: Path, file: File, announced: int | None) -> None:
+    """Raise ValueError unless a file that came has the length and the hash it should have, where known.
+
+    ``announced`` is the length that the server told. Without a whole hash the file must be one that can be
+    read as what its name says: that does not tell every change, but pages, pieces and other files.
+    """
+    size = part.stat().st_size
+    for expected, who in ((file.bytes, "it should have"), (announced, "the server announced")):
+        if expected is not None and size != expected:
+            raise ValueError(f"{size:,} bytes came, not the {expected:,} that {who}")
+    if len(file.sha256 or "") == _WHOLE:
+        return  # pooch checks it
+    digest = sha256(part)
+    if not digest.startswith(file.sha256 or ""):
+        raise ValueError(f"what came has the hash {digest[:12]}…, not {file.sha256}…")
+    suffix = Path(file.name).suffix
+    try:
+        _read(part, suffix)
+    except Exception as error:  # whatever it says: it cannot be read
+        raise ValueError(f"what came is no {suffix} file") from error
+
+
+def _read(path: Path, suffix: str) -> None:
+    """Read a file as what its name says, whole."""
+    if suffix == ".json":
+        if not isinstance(json.loads(path.read_text("utf-8")), dict):
+            raise ValueError("no object")
+    elif suffix == ".safetensors":
+        from safetensors import safe_open
+
+        with safe_open(path, "pt"):
+            pass
+    else:
+        from .files import load_tensors
+
+        load_tensors(path)
+        if zipfile.is_zipfile(path) and (zipfile.ZipFile(path).testzip() or not _ends(path)):
+            raise ValueError("not as it was written: a checksum is wrong, or something follows")
+
+
+def _ends(path: Path) -> bool:
+    """Whether a zip file's end is the file's; torch writes no comment after it."""
+    with path.open("rb") as file:
+        file.seek(-22, os.SEEK_END)
+        return file.read(4) == b"PK\5\6"

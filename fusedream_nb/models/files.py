@@ -1,73 +1,122 @@
-"""Reading weights, whole or not at all; and the precision that they compute in."""
+"""Reading weights and configurations, whole or not at all."""
 
 from __future__ import annotations
 
-import pickle
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+Tensors = dict[str, Tensor]
+_LIGHTNING = {"__module__": "pytorch_lightning.callbacks.model_checkpoint"}
 
-def read_tensors(folder: Path, names: Sequence[str]) -> dict[str, Tensor]:
-    """Return the tensors, as float32, of the first of some files that a folder has.
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Raises FileNotFoundError where it is missing, and ValueError where it is not one object of JSON.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path.parent} has no {path.name}; put it there, beside the weights.")
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); {_AGAIN}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} should hold one JSON object, not a {type(value).__name__}; {_AGAIN}")
+    return value
+
+
+_AGAIN = "replace it by the file as it was published (`fusedream-nb models` lists sources)."
+
+
+def read_tensors(path: Path, names: Sequence[str]) -> Tensors:
+    """Return the tensors, as float32, of a file, or of the first of some files that a folder has.
 
     Raises FileNotFoundError where it has none of them, and ValueError for one that cannot be read.
     """
+    if path.is_file():
+        return read_file(path)
     for name in names:
-        if (folder / name).exists():
-            return read_file(folder / name)
-    raise FileNotFoundError(f"{folder} holds no weights; put {' or '.join(names)} there.")
+        if (path / name).exists():
+            return read_file(path / name)
+    raise FileNotFoundError(f"{path} holds no weights; put {' or '.join(names)} there.")
 
 
-def read_file(path: Path) -> dict[str, Tensor]:
+def read_file(path: Path) -> Tensors:
     """Return the tensors, as float32, of a file: safetensors, or torch's own with nothing but tensors.
 
-    Raises ValueError for a file that is broken or that wants to run code.
+    Of a Lightning checkpoint they are those of its ``state_dict``.
+    Raises ValueError for a file that is broken, that would run code, or that holds something else.
     """
     try:
-        if path.suffix == ".safetensors":
-            loaded = load_file(path)
-        else:
-            loaded = torch.load(path, "cpu", weights_only=True)
-        return {k: v.float() if v.is_floating_point() else v for k, v in loaded.items()}
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, AttributeError) as error:
-        raise ValueError(f"{path} is not a whole file of tensors only, so it is not read.") from error
+        loaded = load_tensors(path)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file makes the readers say anything at all
+        raise ValueError(
+            f"{path} is not a whole file of tensors only, so it is not read; {_AGAIN}"
+        ) from error
+    state = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else None
+    if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):
+        found = (
+            f"the keys {_some([str(key) for key in loaded])}" if isinstance(loaded, Mapping) else "no names"
+        )
+        raise ValueError(
+            f"{path} should hold tensors by their names, but has {found} at its top; save the state dict "
+            "alone: torch.save(model.state_dict(), path)."
+        )
+    tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)}
+    return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
 
 
-def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+def load_tensors(path: Path) -> Any:  # noqa: ANN401  whatever was saved
+    """Return what a file of safetensors or of torch holds; nothing in it is run.
+
+    Lightning of taming's time stored the class of its callback, of which the name alone is needed.
+    """
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    with torch.serialization.safe_globals([type("ModelCheckpoint", (), _LIGHTNING)]):
+        return torch.load(path, "cpu", weights_only=True)
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
     """Write tensors to a file of safetensors."""
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata)
 
 
 def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:
     """Load a state dict of which every key and every shape must match.
 
+    A model on the ``meta`` device, which nobody had to initialise, takes the tensors themselves.
     Raises ValueError naming what is missing, what is surplus and what has another shape.
     """
-    compare({k: tuple(v.shape) for k, v in model.state_dict().items()}, tensors, source)
-    model.load_state_dict(tensors)
+    mine = model.state_dict()
+    compare({k: tuple(v.shape) for k, v in mine.items()}, tensors, source)
+    model.load_state_dict(tensors, assign=any(v.is_meta for v in mine.values()))
 
 
-def compare(wanted: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor], source: Path) -> None:
-    """Raise ValueError naming the tensors that are missing, surplus or of another shape than wanted."""
-    missing = sorted(wanted.keys() - tensors.keys())
-    surplus = sorted(tensors.keys() - wanted.keys())
-    shapes = sorted(k for k in wanted.keys() & tensors.keys() if wanted[k] != tuple(tensors[k].shape))
-    if missing or surplus or shapes:
-        found = {"missing": missing, "surplus": surplus, "of another shape": shapes}
-        lists = "; ".join(f"{what}: {_some(keys)}" for what, keys in found.items() if keys)
+def compare(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Raise ValueError naming the tensors that are missing, surplus or of another shape than expected."""
+    both = expected.keys() & tensors.keys()
+    found = {
+        "missing": sorted(expected.keys() - both),
+        "surplus": sorted(tensors.keys() - both),
+        "of another shape": sorted(k for k in both if expected[k] != tuple(tensors[k].shape)),
+    }
+    lists = "; ".join(f"{what}: {_some(keys)}" for what, keys in found.items() if keys)
+    if lists:
         raise ValueError(f"The weights in {source} are not those of this model ({lists}).")
 
 
 def _some(keys: Sequence[str]) -> str:
     more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
     return ", ".join(keys[:3]) + more
-
-
-def autocast(like: Tensor, dtype: torch.dtype) -> torch.autocast:
-    """Compute in a dtype on the device of a tensor; float32 leaves everything as it is."""
-    return torch.autocast(like.device.type, dtype, enabled=dtype is not torch.float32)

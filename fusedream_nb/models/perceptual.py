@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-import lpips
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .files import load_strictly, read_tensors
 
@@ -21,7 +20,7 @@ TRUNKS = {  # of torchvision, by the names of their files
 class Perceptual:
     """LPIPS of the ``lpips`` package on one of its three trunks: two batches of pictures → [n]."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: Any) -> None:  # noqa: ANN401  lpips.LPIPS
         self.module = module.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     @classmethod
@@ -32,19 +31,18 @@ class Perceptual:
         channel weights, which belong to the ImageNet trunks.
         Raises FileNotFoundError for a missing file and ValueError for wrong keys.
         """
-        folder = path if path.is_dir() else path.parent
-        names = ("model.safetensors", *TRUNKS.values()) if path.is_dir() else (path.name,)
-        file = next((name for name in names if (folder / name).exists()), "")
-        trunk = next((trunk for trunk, name in TRUNKS.items() if name == file), "squeeze")
+        import lpips
+
+        names = ("model.safetensors", *TRUNKS.values())
+        there = [name for name in names if (path / name).exists()] if path.is_dir() else [path.name]
+        trunk = next((trunk for trunk, name in TRUNKS.items() if name in there[:1]), "squeeze")
         module = lpips.LPIPS(net=trunk, lpips=linear_heads, pnet_rand=True, verbose=False)
-        tensors = read_tensors(folder, names)
+        tensors = read_tensors(path, names)
         features = {k.removeprefix("features."): v for k, v in tensors.items() if "classifier" not in k}
         # lpips cuts the trunk into slices but keeps each layer's number as its name.
-        slices = {name: part for name, part in module.net.named_children() if name.startswith("slice")}
-        for part in slices.values():
+        for part in (part for name, part in module.net.named_children() if name.startswith("slice")):
             numbers = tuple(f"{number}." for number, _ in part.named_children())
-            chosen = {k: v for k, v in features.items() if k.startswith(numbers)}
-            load_strictly(part, chosen, folder)
+            load_strictly(part, {k: v for k, v in features.items() if k.startswith(numbers)}, path)
         return cls(module)
 
     def to(self, device: torch.device) -> Self:
@@ -54,4 +52,5 @@ class Perceptual:
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         """Return the distances [n] of pictures [n, 3, h, w] in [-1, 1], differentiably; 0 if equal."""
-        return self.module(a, b).flatten()
+        distance: Tensor = self.module(a, b)
+        return distance.flatten()

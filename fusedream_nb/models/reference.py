@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .pictures import read_picture
 from .upscaler import FACTOR
 
 if TYPE_CHECKING:
@@ -44,15 +45,6 @@ def real_things(
 def _file(folder: Path, name: str) -> Path | None:
     there = (folder / f"{name}{ending}" for ending in (".png", ".jpg", ".jpeg"))
     return next((path for path in there if path.exists()), None)
-
-
-def read_picture(path: Path, size: int) -> Tensor:
-    """Return the picture in a file, cropped to a square and resized: [3, size, size] in [-1, 1]."""
-    from PIL import Image, ImageOps
-    from torchvision.transforms.functional import pil_to_tensor
-
-    square = ImageOps.fit(Image.open(path).convert("RGB"), (size, size), Image.Resampling.LANCZOS)
-    return pil_to_tensor(square).float() / 127.5 - 1
 
 
 @torch.no_grad()

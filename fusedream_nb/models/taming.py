@@ -1,25 +1,23 @@
-"""Checkpoints of ``taming-transformers`` in diffusers' format: ``python -m fusedream_nb.models.taming``.
+"""Checkpoints of ``taming-transformers`` in diffusers' format.
 
 Reads the VQGANs f16 that were published so: ImageNet with 1024 and 16384 codes, WikiArt, and others of that
-shape; the codebook's own shape says how many codes there are.
+shape; the tensors themselves say how many codes and channels there are.
 """
 
 from __future__ import annotations
 
-import argparse
-import pickle
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .files import load_strictly
+from .files import Tensors, load_strictly, read_file
 
+WIDTHS = (128, 128, 256, 256, 512)  # as published; a checkpoint's own tensors say what it has
 F16: dict[str, Any] = {  # arguments of diffusers' VQModel, beside the number of codes
-    "block_out_channels": (128, 128, 256, 256, 512),
+    "block_out_channels": WIDTHS,
     "down_block_types": ("DownEncoderBlock2D",) * 4 + ("AttnDownEncoderBlock2D",),
     "up_block_types": ("AttnUpDecoderBlock2D",) + ("UpDecoderBlock2D",) * 4,
     "layers_per_block": 2,
@@ -53,7 +51,7 @@ def rename(key: str) -> str:
     return key
 
 
-def convert(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def convert(tensors: Mapping[str, Tensor]) -> Tensors:
     """Return the tensors of a taming checkpoint f16 under VQModel's names and in its shapes.
 
     The attentions' 1×1 convolutions become matrices; what only the training needed (``loss.…``) is left out.
@@ -65,30 +63,7 @@ def convert(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def trusted() -> torch.serialization.safe_globals:
-    """Return the context in which a Lightning checkpoint can be read with ``weights_only``.
-
-    Lightning of that time stored the class of its callback, of which we need no more than the name.
-    """
-    attributes = {"__module__": "pytorch_lightning.callbacks.model_checkpoint"}
-    return torch.serialization.safe_globals([type("ModelCheckpoint", (), attributes)])
-
-
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Return the state dict of a Lightning checkpoint, its numbers as float32.
-
-    Raises ValueError for a file that is no such checkpoint, or that wants to run code of its own.
-    """
-    try:
-        with trusted():
-            loaded = torch.load(path, "cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} is not a checkpoint of tensors only, so it is not read.") from error
-    state = loaded.get("state_dict", loaded)
-    return {key: value.float() for key, value in state.items() if isinstance(value, Tensor)}
-
-
-def load_taming(source: Path) -> nn.Module:
+def load_taming(source: Path) -> Any:  # noqa: ANN401
     """Return the VQModel of a taming checkpoint f16, or of the one checkpoint in a folder.
 
     Raises FileNotFoundError where there is none, and ValueError where there are several and for missing or
@@ -97,8 +72,12 @@ def load_taming(source: Path) -> nn.Module:
     from diffusers import VQModel
 
     path = _only(source) if source.is_dir() else source
-    tensors = convert(read_checkpoint(path))
-    model = VQModel(**F16, num_vq_embeddings=len(tensors.get(CODEBOOK, "?")))
+    tensors = convert(read_file(path))
+    biases = (tensors.get(f"encoder.down_blocks.{i}.resnets.0.conv1.bias") for i in range(len(WIDTHS)))
+    widths = [width if bias is None else len(bias) for width, bias in zip(WIDTHS, biases, strict=True)]
+    model = VQModel(
+        **F16 | {"block_out_channels": widths, "num_vq_embeddings": len(tensors.get(CODEBOOK, "?"))}
+    )
     load_strictly(model, tensors, path)
     return model
 
@@ -112,17 +91,3 @@ def _only(folder: Path) -> Path:
     if len(paths) > 1:
         raise ValueError(f"{folder} holds {len(paths)} checkpoints; leave one there.")
     return paths[0]
-
-
-def main() -> None:
-    """Convert a checkpoint once: the new folder is smaller, and loads without it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("checkpoint", type=Path, help="taming's .ckpt")
-    parser.add_argument("folder", type=Path, help="where config.json and the weights go")
-    given = parser.parse_args()
-    load_taming(given.checkpoint).save_pretrained(given.folder)
-    print(f'saved; load it with fd.load("{given.folder}")', flush=True)
-
-
-if __name__ == "__main__":
-    main()

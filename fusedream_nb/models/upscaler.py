@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .files import load_strictly, read_tensors
+from .files import load_strictly, read_config, read_tensors
 from .weights import entry
 
 if TYPE_CHECKING:
@@ -51,8 +50,8 @@ class ResidualCNN(nn.Module):
         self.first = nn.Conv2d(3, width, 3, padding=1)
         self.blocks = nn.Sequential(*(_Residual(width) for _ in range(blocks)))
         self.last = nn.Conv2d(width, 3 * FACTOR**2, 3, padding=1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        for parameter in self.last.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, image: Tensor) -> Tensor:
         """Enlarge images [n, 3, h, w] to [n, 3, 4h, 4w]."""
@@ -72,12 +71,11 @@ class Upscaler:
 
         Raises FileNotFoundError for a missing file and ValueError for missing or surplus keys.
         """
-        path = folder / "config.json"
-        if not path.exists():
+        if not (folder / "config.json").exists():
             raise FileNotFoundError(
                 f"{folder} holds no upscaler; put config.json and model.safetensors there."
             )
-        network = ResidualCNN(**json.loads(path.read_text()))
+        network = ResidualCNN(**read_config(folder / "config.json"))
         load_strictly(network, read_tensors(folder, ("model.safetensors",)), folder)
         return cls(network)
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
-import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from .compute import compute
 from .convolutions import FoldedDoublingConv
-from .files import autocast, load_strictly, read_tensors
+from .files import load_strictly, read_config, read_tensors
 from .generators import Latent
 
 CELLS = 16  # a side of the grid that both papers' VQGANs, and ours, were trained at
@@ -38,13 +39,12 @@ def look_up(index: Tensor, codes: Tensor) -> Tensor:
 
 def is_vqgan(path: Path) -> bool:
     """Whether a path is a VQGAN: a taming checkpoint, or a folder with one or in diffusers' own format."""
-    config = path / "config.json"
-    if not config.exists():
-        return path.suffix == ".ckpt" or any(path.glob("*.ckpt"))
-    return json.loads(config.read_text()).get("_class_name") == "VQModel"
+    if (path / "config.json").exists():
+        return read_config(path / "config.json").get("_class_name") == "VQModel"
+    return path.suffix == ".ckpt" or any(path.glob("*.ckpt"))
 
 
-def fold(model: nn.Module) -> nn.Module:
+def fold(model: Any) -> Any:  # noqa: ANN401  diffusers' VQModel
     """Fold each doubling in a VQModel's decoder with the convolution after it, in place; not for training."""
     for block in model.decoder.up_blocks:
         for number, layer in enumerate(block.upsamplers or ()):
@@ -61,10 +61,10 @@ class VQGAN:
     Raises ValueError for a canvas that is not a whole number of cells.
     """
 
-    def __init__(self, model: nn.Module, *, canvas: tuple[int, int] | None = None) -> None:
+    def __init__(self, model: Any, *, canvas: tuple[int, int] | None = None) -> None:  # noqa: ANN401
         self.model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.factor: int = 2 ** (len(model.config.block_out_channels) - 1)
-        self.class_names: tuple[str, ...] = ()
+        self.class_names: Sequence[str] = ()
         self.dtype = torch.float32
         self._stretch(canvas or (CELLS * self.factor, CELLS * self.factor))
 
@@ -74,13 +74,13 @@ class VQGAN:
 
         Raises FileNotFoundError for a missing file and ValueError for missing or surplus keys.
         """
-        if not (folder / "config.json").exists():
+        if folder.suffix == ".ckpt" or not (folder / "config.json").exists():
             from .taming import load_taming
 
             return cls(fold(load_taming(folder)), canvas=canvas)
         from diffusers import VQModel
 
-        model = VQModel.from_config(json.loads((folder / "config.json").read_text()))
+        model = VQModel.from_config(read_config(folder / "config.json"))
         load_strictly(model, read_tensors(folder, WEIGHTS), folder)
         return cls(fold(model), canvas=canvas)
 
@@ -108,7 +108,8 @@ class VQGAN:
     @property
     def codes(self) -> Tensor:
         """The codebook [m, dim]."""
-        return self.model.quantize.embedding.weight
+        codes: Tensor = self.model.quantize.embedding.weight
+        return codes
 
     def sample(
         self, n: int, rng: torch.Generator, *, image: Tensor | None = None, fresh: float = 0.0
@@ -145,9 +146,8 @@ class VQGAN:
     def _indices(self, image: Tensor) -> Tensor:
         self._whole(tuple(image.shape[-2:]), "start image")
         image = image.to(self.codes).contiguous(memory_format=torch.channels_last)
-        with autocast(image, self.dtype):
-            z = self.model.quant_conv(self.model.encoder(image))
-        return nearest(z.float(), self.codes)
+        z = compute(self, lambda image: self.model.quant_conv(self.model.encoder(image)), image)
+        return nearest(z, self.codes)
 
     def quantise(self, z: Tensor) -> Tensor:
         """Return the nearest codes of z [n, dim, h, w], with the gradient of z."""
@@ -162,14 +162,12 @@ class VQGAN:
         """
         z = latent.z
         if z.ndim != 4 or z.shape[1] != self.codes.shape[1]:
-            wanted = f"[n, {self.codes.shape[1]}, h, w]"
-            raise ValueError(f"This VQGAN wants latents z {wanted}, not {list(z.shape)}.")
+            shape = f"[n, {self.codes.shape[1]}, h, w]"
+            raise ValueError(f"This VQGAN requires latents z {shape}, not {list(z.shape)}.")
         if latent.y is not None:
             raise ValueError("A VQGAN has no classes; this latent has a y.")
         codes = self.quantise(z).contiguous(memory_format=torch.channels_last)
-        with autocast(z, self.dtype):
-            image = self.model.decoder(self.model.post_quant_conv(codes))
-        image = image.float()
+        image = compute(self, lambda codes: self.model.decoder(self.model.post_quant_conv(codes)), codes)
         return straight_through(image.clamp(-1, 1), image)
 
     def project(self, latent: Latent) -> Latent:

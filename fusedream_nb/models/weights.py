@@ -1,68 +1,116 @@
-"""What can be loaded: names, sizes, hashes, licences, and what to do where a file is missing."""
+"""What can be loaded: names, sizes, hashes, licences, and whether the files are here and right."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import tomllib
+from dataclasses import dataclass
 from pathlib import Path
-
-from .entries import Entry, File, sha256
-
-__all__ = ["STICKERS", "Entry", "File", "cache", "catalogue", "entry", "sha256"]
+from typing import Any, Literal
 
 STICKERS = Path(__file__).parent / "stickers" / "weights"
-CLIP = "ViT-B-32-quickgelu"  # plain ViT-B-32 has not the activation of OpenAI's weights
-JUDGE = "RN50/openai"  # never the one that is climbed
-_S3 = "https://s3.amazonaws.com/models.huggingface.co/biggan/"
-_GITHUB = "https://github.com/"
-_TORCH = "https://download.pytorch.org/models/"
-_IVCLAB = f"{_GITHUB}ivclab/BigGAN-Generator-Pretrained-Pytorch/releases/download/v0.0.0/"
-_REAL_ESRGAN = f"{_GITHUB}xinntao/Real-ESRGAN/releases/download/v0.1.0/RealESRGAN_x4plus.pth"
-_DEEPMIND = "MIT (DeepMind's weights: Apache 2.0)"
+CLIP = "ViT-B-32-quickgelu"  # plain ViT-B-32 does not have the activation of OpenAI's weights
+JUDGE = "ViT-B-32/laion2b_s34b_b79k"  # learnt from other pictures than CLIP's: see `load`
+_HUB = "https://huggingface.co"
+Verdict = Literal["right", "wrong", "not checked"]
 
-_BIGGAN_DEEP = {  # bytes and sha256 of config and weights, where they are known
-    128: (None, None, None, "b86146a8cfcde4cda135adba4b2806f78b3abe2dac9d0fd090cc3ab318604ad9"),
-    256: (
-        715,
-        "edd106f65ff28ee1638491a978cfa6bc50dfa0344aab70749a7b8eb08bbec677",
-        234_411_737,
-        "5900ef4065047e3aa0d1b66197b7f2664dceb59b27080e414ad57e203c485bc5",
-    ),
-    512: (None, None, None, None),
-}
-_DRIVE = {  # converted by the authors' own code; FuseDream used these
-    256: "https://drive.google.com/file/d/17ymX6rhsgHDZw_g5XgAFW4xLSDocARCM",
-    512: "https://drive.google.com/file/d/1sOZ9og9kJLsqMNhaDnPJgzVsBZQ1sjZ5",
-}
-_VQGAN = {  # checkpoints of taming-transformers, f16: bytes, sha256, source, licence
-    "vqgan-imagenet-1024": (
-        None,
-        None,
-        "https://heibox.uni-heidelberg.de/f/140747ba53464f49b476/?dl=1",
-        "MIT",
-    ),
-    "vqgan-imagenet-16384": (
-        980_092_370,
-        "845a68805098cb666420d5db93df53f3a3b6dd443e6dd85c05759c5b998cd663",
-        "imagenet/imagenet.ckpt",
-        "MIT",
-    ),
-    "vqgan-wikiart": (
-        None,
-        "bd08bb46301f98be1712bb2be9f8868cea30b53137cd985d4d6e8da8b3e02c36",
-        "wikiart/wikiart.ckpt",
-        "none stated",
-    ),
-}
-_TRUNKS = {  # of torchvision; the digits in a name are the first of its hash
-    "squeeze": (
-        "squeezenet1_1-b8a52dc0",
-        4_966_400,
-        "b8a52dc049b60e4b6ab68ad0df457362afab8b6304b2febdc1650a5dab4d7e7b",
-    ),
-    "alex": ("alexnet-owt-7be5be79", None, "7be5be79"),
-    "vgg": ("vgg16-397923af", None, "397923af"),
-}
+
+@dataclass(frozen=True)
+class File:
+    """One file of a model: its name in the model's folder, size, hash and sources, the best first.
+
+    ``sha256`` may be the hash's first digits, where no more are published.
+    """
+
+    name: str
+    bytes: int | None = None
+    sha256: str | None = None
+    urls: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        size = f" ({self.bytes:,} bytes)" if self.bytes else ""
+        return f"{self.name}{size}" + (f": {' or '.join(self.urls)}" if self.urls else "")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model that can be loaded by its name; ``by_hand`` says where else its weights are published."""
+
+    name: str
+    role: str
+    licence: str
+    files: tuple[File, ...]
+    folder: Path
+    by_hand: str = ""
+
+    @property
+    def bytes(self) -> int | None:
+        """Size of all files together, or None where one is not known."""
+        return _total(self.files)
+
+    @property
+    def here(self) -> bool:
+        """Whether every file is in its place (see :meth:`problems` for their hashes)."""
+        return all((self.folder / file.name).is_file() for file in self.files)
+
+    def problems(self) -> list[str]:
+        """Return a sentence for each file that is missing or is not what it should be."""
+        verdicts = (self.verify(file) for file in self.files)
+        return [why for verdict, why in verdicts if verdict == "wrong"]
+
+    def verify(self, file: File) -> tuple[Verdict, str]:
+        """Return whether a file is right, and what that was told by, or how it could be.
+
+        Its hash must be the published one and that of the file which was first fetched, where known.
+        """
+        path = self.folder / file.name
+        if not path.is_file():
+            return "wrong", f"{path} is missing."
+        noted = note(path).read_text().strip() if note(path).exists() else ""
+        known = noted or file.sha256
+        if not known:
+            fresh = f"fusedream-nb models fetch {self.name} --cache FOLDER"
+            return "not checked", f"{file.name}: no hash is published; compare it with a fresh copy: {fresh}"
+        if not sha256(path).startswith(known) or not known.startswith(file.sha256 or known):
+            return "wrong", f"{path} does not have the hash it should have; delete it and fetch it again."
+        return "right", f"{file.name}: as {'it was first fetched' if noted else 'published'}"
+
+    def require(self) -> Path:
+        """Return the folder, or raise FileNotFoundError saying what to put where."""
+        if not self.here:
+            raise FileNotFoundError(self.missing())
+        return self.folder
+
+    def missing(self) -> str:
+        """Say what is not here, how large it is, where it can be had, where to put it, and its licence."""
+        gone = [file for file in self.files if not (self.folder / file.name).exists()] or self.files
+        total = _total(gone)
+        size = "size not known" if total is None else f"{total:,} bytes"
+        sources = "; ".join(str(file) for file in gone if file.urls)
+        fetch = f", or run `fusedream-nb models fetch {self.name}`. {sources}." if sources else "."
+        elsewhere = f" Also published: {self.by_hand}." if self.by_hand else ""
+        return (
+            f"{self.name} is not on this machine: put {' and '.join(file.name for file in gone)} ({size}; "
+            f"licence: {self.licence}) into {self.folder}{fetch}{elsewhere}"
+        )
+
+
+def _total(files: tuple[File, ...] | list[File]) -> int | None:
+    sizes = [file.bytes for file in files if file.bytes is not None]
+    return sum(sizes) if len(sizes) == len(files) else None
+
+
+def note(path: Path) -> Path:
+    """Return the file beside a file that keeps its hash, where none or not all of it is published."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def cache() -> Path:
@@ -71,28 +119,14 @@ def cache() -> Path:
     return Path(os.environ.get("FUSEDREAM_CACHE") or default)
 
 
-def hub(repository: str, file: str, revision: str = "main") -> str:
-    """Return the address of a file on the Hugging Face hub, or on its mirror HF_ENDPOINT."""
-    endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
-    return f"{endpoint}/{repository}/resolve/{revision}/{file}"
-
-
 def catalogue(store: Path | None = None) -> list[Entry]:
-    """Return everything that has a name; where files are known, with sizes, hashes and sources.
+    """Return everything that has a name, with what is known of its files.
 
-    Their folders are in a store, by default :func:`cache`.
+    Their folders are in a store, by default :func:`cache`. Addresses on the Hugging Face hub are those of
+    its mirror HF_ENDPOINT, where that is set.
     """
-    store = cache() if store is None else store
-    return [
-        _stickers(),
-        *(_biggan_deep(store, size) for size in _BIGGAN_DEEP),
-        *(_biggan(store, size) for size in (128, 256, 512)),
-        *(_vqgan(store, name, *known) for name, known in _VQGAN.items()),
-        _amused(store),
-        clip_entry(store, CLIP, "timm/vit_base_patch32_clip_224.openai", "MIT"),
-        *(_lpips(store, name, *known) for name, known in _TRUNKS.items()),
-        _real_esrgan(store),
-    ]
+    rows = tomllib.loads(Path(__file__).with_name("weights.toml").read_text("utf-8"))["model"]
+    return [_stickers(), *(_entry(row, cache() if store is None else store) for row in rows)]
 
 
 def _stickers() -> Entry:
@@ -103,59 +137,13 @@ def _stickers() -> Entry:
     return Entry("stickers", role, "MIT", files or (File("manifest.json"),), STICKERS)
 
 
-def _biggan_deep(store: Path, size: int) -> Entry:
-    name = f"biggan-deep-{size}"
-    config_bytes, config_hash, bytes_, digest = _BIGGAN_DEEP[size]
-    config, weights = f"{_S3}{name}-config.json", f"{_S3}{name}-pytorch_model.bin"
-    copies = "osanseviero/BigGAN-deep-128" if size == 128 else ""
+def _entry(row: dict[str, Any], store: Path) -> Entry:
+    endpoint = (os.environ.get("HF_ENDPOINT") or _HUB).rstrip("/")
     files = (
-        File("config.json", config_bytes, config_hash, (config, *_copy(copies, "config.json"))),
-        File("pytorch_model.bin", bytes_, digest, (weights, *_copy(copies, "pytorch_model.bin"))),
+        File(**file | {"urls": tuple(url.replace(_HUB, endpoint, 1) for url in file["urls"])})
+        for file in row["files"]
     )
-    return Entry(name, "generator", _DEEPMIND, files, store / name)
-
-
-def _copy(repository: str, file: str) -> tuple[str, ...]:
-    return (hub(repository, file),) if repository else ()
-
-
-def _biggan(store: Path, size: int) -> Entry:
-    file = File(f"biggan{size}-release.pt", urls=(f"{_IVCLAB}biggan{size}-release.pt",))
-    licence = "none stated (DeepMind's weights: Apache 2.0)"
-    name, drive = f"biggan-{size}", _DRIVE.get(size)
-    by_hand = f"{drive} (for a browser; load what it gives by its path)" if drive else ""
-    return Entry(name, "generator", licence, (file,), store / name, by_hand)
-
-
-def _vqgan(store: Path, name: str, bytes_: int | None, digest: str | None, url: str, licence: str) -> Entry:
-    if "://" not in url:
-        url = hub("Somnai/pytti-vqgan-checkpoints", url, "debc22c8f285c7734980c464ff992d335dde6e9a")
-    return Entry(name, "generator", licence, (File("model.ckpt", bytes_, digest, (url,)),), store / name)
-
-
-def _amused(store: Path) -> Entry:
-    names = ("config.json", "diffusion_pytorch_model.safetensors")
-    files = tuple(File(name, urls=(hub("amused/amused-256", f"vqvae/{name}"),)) for name in names)
-    return Entry("amused", "generator", "OpenRAIL++", files, store / "amused")
-
-
-def clip_entry(store: Path, name: str, repository: str, licence: str) -> Entry:
-    """Return the row of a CLIP that a repository of the hub holds in open_clip's own format."""
-    names = ("open_clip_config.json", "open_clip_model.safetensors")
-    files = tuple(File(file, urls=(hub(repository, file),)) for file in names)
-    return Entry(name, "clip", licence, files, store / name.replace("/", "--"))
-
-
-def _lpips(store: Path, name: str, stem: str, bytes_: int | None, digest: str) -> Entry:
-    file = File(f"{stem}.pth", bytes_, digest, (f"{_TORCH}{stem}.pth",))
-    licence = "BSD-3-Clause (trunk), BSD-2-Clause (heads)"
-    return Entry(f"lpips-{name}", "perceptual", licence, (file,), store / f"lpips-{name}")
-
-
-def _real_esrgan(store: Path) -> Entry:
-    digest = "4fa0d38905f75ac06eb49a7951b426670021be3018265fd191d2125df9d682f1"
-    file = File("RealESRGAN_x4plus.pth", 67_040_989, digest, (_REAL_ESRGAN,))
-    return Entry("realesrgan-x4plus", "upscaler", "BSD-3-Clause", (file,), store / "realesrgan-x4plus")
+    return Entry(**row | {"files": tuple(files), "folder": store / row["name"].replace("/", "--")})
 
 
 def entry(name: str, store: Path | None = None) -> Entry:
@@ -166,11 +154,9 @@ def entry(name: str, store: Path | None = None) -> Entry:
     rows = {row.name: row for row in catalogue(store)}
     model, _, tag = name.partition("/")
     found = (
-        rows.get(name)
-        or rows.get(name.removesuffix("/openai"))
-        or (_open_clip(model, tag, store) if tag else None)
+        rows.get(name) or rows.get(name.removesuffix("/openai")) or (tag and _open_clip(model, tag, store))
     )
-    if found is None:
+    if not found:
         raise ValueError(
             f"No model is called {name!r}; known are {', '.join(rows)}, any MODEL/TAG of "
             "open_clip.list_pretrained(), and any local folder."
@@ -184,4 +170,7 @@ def _open_clip(model: str, tag: str, store: Path | None) -> Entry | None:
     repository = get_pretrained_cfg(model, tag).get("hf_hub", "").rstrip("/")
     if not repository:
         return None
-    return clip_entry(cache() if store is None else store, f"{model}/{tag}", repository, "see its model card")
+    names = ("open_clip_config.json", "open_clip_model.safetensors")
+    files = [{"name": file, "urls": [f"{_HUB}/{repository}/resolve/main/{file}"]} for file in names]
+    row = {"name": f"{model}/{tag}", "role": "clip", "licence": "see its model card", "files": files}
+    return _entry(row, cache() if store is None else store)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fusedream_nb.method.barrier import RIVALS
-from fusedream_nb.method.steer import Steerable
+from fusedream_nb.method.run import Run
 
 Kind = Literal["number", "log", "whole", "choice", "lines", "numbers"]
 
@@ -66,7 +66,7 @@ KNOBS = (
     Knob("resize", "Resize", "Strength of random enlarging and shrinking of the copies; 0 is off.", "number"),
     Knob("cutout", "Cutout", "Side of the random hole in each copy, of half the copy's; 0 is off.", "number"),
     Knob("noise", "Noise", "Deviation of noise on the latents that are climbed.", "number", 0, 0.5, 0.01),
-    Knob("rival", "Rule", "How the two goals of a composition are reconciled.", "choice", choices=RIVALS),
+    Knob("rule", "Rule", "How the two goals of a composition are reconciled.", "choice", choices=RIVALS),
     Knob("beta", "β", "Share of the first goal's rise to keep (bilevel, inverse).", "number", 0, 50, 0.5),
     Knob("lam", "λ", "Weight of the words against the seam (linear).", "number"),
     Knob("alpha", "Box", "Side of the foreground's box, a share of the picture's.", "number", 0.3, 0.9),
@@ -78,6 +78,6 @@ KNOBS = (
 SEED = Knob("seed", "Next seed", "The seed of the next run; Reset begins it.", "whole", 0, 9999, 1)
 
 
-def knobs_of(run: Steerable[Any]) -> list[Knob]:
+def knobs_of(run: Run[Any]) -> list[Knob]:
     """Return the knobs that a run has, in the table's order."""
     return [knob for knob in KNOBS if knob.name in run.knobs]

@@ -9,14 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from fusedream_nb.method.optimise import Step
-from fusedream_nb.method.recipes import make
-from fusedream_nb.method.steer import Refused, State, Steerable
+from fusedream_nb.method import run as runs
+from fusedream_nb.method import run_from
+from fusedream_nb.method.run import Refused, State, Step
 
 from .measures import losses, scores
 
 Mood = Literal["playing", "paused", "stopped", "done", "failed"]
-Run = Steerable[Any]
+Run = runs.Run[Any]
 Keep = Callable[[Run], list[Path]]
 MEMORY = ("copies", "patches")  # the knobs that memory goes with
 KEEPS = 4000  # points of the curves, of which every other is dropped when there are more
@@ -34,7 +34,7 @@ class Session:
 
     def __init__(self, run: Run, keep: Keep | None = None, seconds: float = math.inf) -> None:
         self.run, self.keep, self.seconds = run, keep, seconds
-        self.seed = run.recipe.seeds[0]
+        self.seed = run.config.seeds[0]
         self.watchers: list[Callable[[Session], object]] = []
         self.post: Callable[[Callable[[], object]], object] = _now
         self.events = 0
@@ -61,7 +61,7 @@ class Session:
 
     def turn(self, **knobs: Any) -> None:  # noqa: ANN401  numbers and texts
         """Ask for other values from the next step on; ValueError for a knob that the run has not."""
-        self.run.turn(**knobs)
+        self.run.set(**knobs)
         self.events += 1
         if self.mood == "done" and self.step and self.run.wanted["steps"] > self.step.index:
             self.mood = "paused"
@@ -96,11 +96,11 @@ class Session:
         self.events += 1
         old, wanted = self.run, dict(self.run.wanted)
         first = self.seed if seed is None else seed
-        seeds = [first + i for i in range(len(old.recipe.seeds))]
-        prompts = wanted.pop("prompt", old.recipe.prompts)
+        seeds = [first + i for i in range(len(old.config.seeds))]
+        prompts = wanted.pop("prompt", old.config.prompts)
         old.close()
-        self.run = make(replace(old.recipe, seeds=seeds, prompts=list(prompts)), old.models)
-        self.run.turn(**wanted)
+        self.run = run_from(replace(old.config, seeds=seeds, prompts=list(prompts)), old.models)
+        self.run.set(**wanted)
         self._clear()
         self._tell()
 
@@ -130,7 +130,7 @@ class Session:
             self.play()
         while self.mood == "playing":
             self.advance()
-            if self.mood == "paused" and self.error is not None:
+            if self.error is not None and self.mood != "playing":
                 raise self.error
         if self.error is not None:
             raise self.error
@@ -179,7 +179,7 @@ class Session:
     def _note(self, step: Step) -> None:
         self.error = None
         if step.index % self._every == 0:
-            self.history.append((step.index, scores(step), losses(step, self.run.knobs.get("prompt", []))))
+            self.history.append((step.index, scores(step), losses(step)))
         if len(self.history) > KEEPS:
             self.history, self._every = self.history[::2], 2 * self._every
         if step.seconds > self.seconds:

@@ -107,7 +107,7 @@ class Panel:
         return f"<b>{session.mood}</b> · {facts}<br>{escape(session.message)}"
 
 
-class Box(widgets.VBox):
+class Box(widgets.VBox):  # type: ignore[misc]
     """What is displayed; where nothing draws widgets, it says what is missing."""
 
     def __repr__(self) -> str:

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from torch import Tensor
 
-from fusedream_nb.method.optimise import Step
+from fusedream_nb.method.run import Step
 
 from .figure import STYLE, Figure, blank, finish
 

@@ -7,14 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fusedream_nb.method.steer import Steerable
+from fusedream_nb.method.run import Run
 from fusedream_nb.notebook.drive import Mode, choose, drive
 from fusedream_nb.notebook.live import Session
 from fusedream_nb.records.record import describe, save
 
 
 def live(
-    run: Steerable[Any],
+    run: Run[Any],
     *,
     mode: Mode | None = None,
     panel: bool | None = None,
@@ -30,7 +30,7 @@ def live(
     ``seconds``, pauses included, the run is stopped.
     Raises ValueError for an unknown knob or mode.
     """
-    run.turn(**knobs)
+    run.set(**knobs)
     session = Session(run, partial(keep, out=Path(out)), seconds)
     mode = mode or choose()
     if panel or (panel is None and mode != "inline"):
@@ -43,6 +43,6 @@ def live(
     return session
 
 
-def keep(run: Steerable[Any], out: Path) -> list[Path]:
+def keep(run: Run[Any], out: Path) -> list[Path]:
     """Save a run's pictures as they stand, each with its record; raises as describe and save do."""
     return [save(image, what, out) for image, what in describe(run)]

@@ -17,15 +17,14 @@ from fusedream_nb import __version__
 from fusedream_nb.records import png
 
 if TYPE_CHECKING:
-    from fusedream_nb.method.optimise import Step
-    from fusedream_nb.method.steer import State, Steerable
+    from fusedream_nb.method.run import Run, State, Step
 
 EVERY = 30.0  # seconds between two checkpoints
 FILE = "state.pt"
 S = TypeVar("S", bound="Step")
 
 
-def checkpointed(run: Steerable[S], folder: str | Path, *, every: float = EVERY) -> Iterator[S]:
+def checkpointed(run: Run[S], folder: str | Path, *, every: float = EVERY) -> Iterator[S]:
     """Return a run's steps; meanwhile its state is saved in a folder, and gone on from if it is there.
 
     The state is that after a step: the first, then one every so many seconds (0: each), then the last.
@@ -39,7 +38,7 @@ def checkpointed(run: Steerable[S], folder: str | Path, *, every: float = EVERY)
     return _saving(run, Path(folder), every)
 
 
-def _saving(run: Steerable[S], folder: Path, every: float) -> Iterator[S]:
+def _saving(run: Run[S], folder: Path, every: float) -> Iterator[S]:
     due = 0.0
     for step in run:
         if time.monotonic() >= due or step.index >= step.total:
@@ -48,7 +47,7 @@ def _saving(run: Steerable[S], folder: Path, every: float) -> Iterator[S]:
         yield step
 
 
-def save_state(run: Steerable[Any], folder: str | Path) -> Path:
+def save_state(run: Run[Any], folder: str | Path) -> Path:
     """Write a run's state after its last step to a folder, atomically; raises OSError where it cannot be."""
     import torch
 
@@ -62,7 +61,7 @@ def save_state(run: Steerable[Any], folder: str | Path) -> Path:
     return folder / FILE
 
 
-def load_state(run: Steerable[Any], folder: str | Path) -> State | None:
+def load_state(run: Run[Any], folder: str | Path) -> State | None:
     """Return the state of a run that a folder holds, or None where it holds none.
 
     Raises ValueError for another run's state and for a file that is damaged, OSError where it cannot be read.
@@ -85,11 +84,11 @@ def load_state(run: Steerable[Any], folder: str | Path) -> State | None:
     return state
 
 
-def made_by(run: Steerable[Any]) -> dict[str, str]:
+def made_by(run: Run[Any]) -> dict[str, str]:
     """Return what a run was asked for, as texts that are the same in every process."""
-    recipe = run.recipe
-    rows = {name: getattr(recipe, name) for name in ("method", "prompts", "seeds", "options")}
-    rows |= {"sizes": asdict(recipe.sizes), "model": run.models.name, "package": __version__}
+    config = run.config
+    rows = {name: getattr(config, name) for name in ("method", "prompts", "seeds", "options")}
+    rows |= {"sizes": asdict(config.budget), "model": run.models.name, "package": __version__}
     rows["canvas"] = getattr(run.models.generator, "canvas", None)
     return {name: json.dumps(value, default=_told, sort_keys=True) for name, value in rows.items()}
 

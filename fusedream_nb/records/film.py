@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy import ndarray
     from torch import Tensor
 
-    from fusedream_nb.method.optimise import Step
+    from fusedream_nb.method.run import Step
 
 FRAMES = 100  # of a whole run: at most
 HEIGHT = 256  # pixels of a frame: smaller pictures are enlarged to about as many, larger ones shrunk
@@ -38,7 +38,7 @@ class Film:
         """Take a step's pictures, if it is the turn of its index."""
         self._step = step
         if step.index % max(1, math.ceil(step.total / FRAMES)) == 0:
-            self.frames.append([_frame(pictures) for pictures in _pictures(step)])
+            self.frames.append([_frame(pictures) for pictures in step.frames()])
 
     def save(self, pictures: list[Path]) -> list[list[Path]]:
         """Write beside each of a run's pictures what is its film; return the paths.
@@ -46,7 +46,7 @@ class Film:
         Raises OSError, leaving nothing behind, where the disk is full.
         """
         saved = []
-        last = _pictures(self._step, best=True) if self._step else []
+        last = self._step.frames(best=True) if self._step else []
         for i, path in enumerate(pictures):
             frames = [frame[i] for frame in self.frames] + [_frame(last[i])] * STAYS
             files = {path.with_suffix(".gif"): _gif(frames)}
@@ -58,18 +58,6 @@ class Film:
                 raise png.cannot_write(path.parent, error) from error
             saved.append(list(files))
         return saved
-
-
-def _pictures(step: Step, *, best: bool = False) -> list[list[Tensor]]:
-    """Return, for each of a run's results, the pictures [3, h, w] that stand side by side."""
-    from fusedream_nb.method.duet import ComposeStep
-
-    if not isinstance(step, ComposeStep):
-        return [[image] for image in (step.best_image if best else step.image)]
-    i = step.winner
-    if best:
-        return [[step.best_foreground[i], step.best_background[i], step.blended()[0]]]
-    return [[step.foreground[i], step.background[i], step.image[i]]]
 
 
 def _frame(pictures: list[Tensor]) -> ndarray:

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 from fusedream_nb.records import png
 from fusedream_nb.records.checkpoint import EVERY, checkpointed
 from fusedream_nb.records.film import Film
-from fusedream_nb.records.record import describe, save, unpacked
+from fusedream_nb.records.record import describe, save
 
 if TYPE_CHECKING:
     from fusedream_nb.method.budgets import Budget
-    from fusedream_nb.method.optimise import Step
-    from fusedream_nb.method.steer import Steerable
+    from fusedream_nb.method.run import Run, Step
     from fusedream_nb.models import Models
 
 AT_ONCE = 4  # pictures in one batch: more take more memory and, on a CPU, hardly less time
@@ -112,14 +111,15 @@ def unfinished(out: Path) -> list[Job]:
     return found
 
 
-def begin(job: Job, models: Models) -> Steerable[Any]:
+def begin(job: Job, models: Models) -> Run[Any]:
     """Return the run of a job's next group, before its first step; raises what its method raises."""
+    from fusedream_nb.method import run_class, run_from
     from fusedream_nb.method.budgets import Budget
-    from fusedream_nb.method.recipes import make
-    from fusedream_nb.method.steer import Recipe
+    from fusedream_nb.method.run import RunConfig, unpacked
 
     prompts, seeds = job.groups[job.done]
-    return make(Recipe(job.method, prompts, seeds, Budget(**job.sizes), unpacked(job.options)), models)
+    options = unpacked(job.options, run_class(job.method).parts)
+    return run_from(RunConfig(job.method, prompts, seeds, Budget(**job.sizes), options), models)
 
 
 def draw(
@@ -163,7 +163,7 @@ def _draw(
 ) -> None:
     run = begin(job, models)
     steps = checkpointed(run, job.folder(out) / f"batch-{job.done}", every=every)
-    run.turn(**knobs)
+    run.set(**knobs)
     film = Film() if job.film else None
     try:
         for step in steps:
@@ -177,7 +177,7 @@ def _draw(
     rows += _save(run, out, film)
 
 
-def _save(run: Steerable[Step], out: Path, film: Film | None) -> list[Row]:
+def _save(run: Run[Step], out: Path, film: Film | None) -> list[Row]:
     """Save the pictures of a run as they stand, and their films."""
     paths = [(save(image, what, out), what) for image, what in describe(run)]
     films = film.save([path for path, _ in paths]) if film else [[]] * len(paths)

@@ -23,7 +23,7 @@ from fusedream_nb.records import png
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fusedream_nb.method.steer import Recipe, Steerable
+    from fusedream_nb.method.run import Run, RunConfig
     from fusedream_nb.models import Models
 
 FORMAT = 3  # goes up whenever the fields change
@@ -81,72 +81,46 @@ SAME_PICTURE = ("prompt", "seed", "model", "weights", "knobs", *SETTINGS)
 SURROUNDINGS = ("package", "torch", "cpu", "threads", *SETTINGS)
 
 
-def describe(run: Steerable[Any]) -> list[tuple[Tensor, Record]]:
+def describe(run: Run[Any]) -> list[tuple[Tensor, Record]]:
     """Return a run's pictures [3, h, w] as they stand after its last step, each with its record.
 
     A composition has one, that of its best placement, blended; the others have one a seed.
     Raises ValueError before the first step, and for arguments or prompts that no text can hold.
     """
-    step, recipe = run.step, run.recipe
+    step, config = run.step, run.config
     if step is None:
         raise ValueError("A run that has not begun has no picture; take a step first.")
     shared = {
         **_surroundings(run.models),
-        **{name: value for name, value in asdict(recipe.sizes).items() if name != "name"},
-        "method": recipe.method,
-        "budget": recipe.sizes.name,
+        **{name: value for name, value in asdict(config.budget).items() if name != "name"},
+        "method": config.method,
+        "budget": config.budget.name,
         "steps_done": step.index,
         "seconds": round(step.seconds, 3),
-        "options": _options(recipe),
+        "options": _options(config),
         "knobs": run.log,
-        "batch_prompts": recipe.prompts,
-        "batch_seeds": recipe.seeds,
+        "batch_prompts": config.prompts,
+        "batch_seeds": config.seeds,
     }
-    images, scores, texts = _pictures(run, step)
+    images, scores, texts = step.pictures(), step.fixed_score(), run.words()
     judged = _judge(images, run.models, texts)
-    rows = zip(images, texts, recipe.seeds, scores.tolist(), judged, strict=True)
+    rows = zip(images, texts, config.seeds, scores.tolist(), judged, strict=True)
     return [
         (image, Record(", ".join(words), seed, score=score, judge_score=judge, place=place, **shared))
         for place, (image, words, seed, score, judge) in enumerate(rows)
     ]
 
 
-def _pictures(run: Steerable[Any], step: Any) -> tuple[Tensor, Tensor, list[list[str]]]:  # noqa: ANN401
-    """Return the pictures [n, 3, h, w] of a run, their scores [n], and the words that each shows."""
-    words = list(run.knobs["prompt"])
-    if run.recipe.method == "compose":
-        best = slice(step.winner, step.winner + 1)
-        return step.blended(), step.best_score[best], [words]
-    n = len(run.recipe.seeds)
-    if run.recipe.method == "transport":
-        return step.best_image, step.best_score, [words] * n
-    return step.best_image, step.best_score, [[text] for text in (words * n if len(words) == 1 else words)]
+def _options(config: RunConfig) -> dict[str, Any]:
+    """Return a run's options as JSON holds them."""
+    from fusedream_nb.method.run import packed
 
-
-def _options(recipe: Recipe) -> dict[str, Any]:
-    """Return a recipe's options as JSON holds them."""
     try:
-        if not all(isinstance(prompt, str) for prompt in recipe.prompts):
+        if not all(isinstance(prompt, str) for prompt in config.prompts):
             raise TypeError("a prompt is an image")
-        return json.loads(json.dumps(recipe.options, default=_plain))
+        return {name: packed(value) for name, value in config.options.items()}
     except TypeError as error:
         raise ValueError(f"The picture cannot be kept with what made it: {error}.") from error
-
-
-def _plain(value: object) -> dict[str, Any]:
-    from fusedream_nb.method.placement import Placement
-
-    if isinstance(value, Placement):
-        return asdict(value)
-    raise TypeError(f"an argument is a {type(value).__name__}")
-
-
-def unpacked(options: dict[str, Any]) -> dict[str, Any]:
-    """Return a method's options from those that a record holds."""
-    from fusedream_nb.method.placement import Placement
-
-    places = {"placements": tuple(Placement(**place) for place in options.get("placements", ()))}
-    return {**options, **places} if "placements" in options else dict(options)
 
 
 def _surroundings(models: Models) -> dict[str, Any]:

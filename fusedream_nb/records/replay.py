@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fusedream_nb.records import png
-from fusedream_nb.records.record import SURROUNDINGS, Record, describe, hashes, read_record, unpacked
+from fusedream_nb.records.record import SURROUNDINGS, Record, describe, hashes, read_record
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fusedream_nb.method.optimise import Step
-    from fusedream_nb.method.steer import Recipe
+    from fusedream_nb.method.run import RunConfig, Step
     from fusedream_nb.models import Models
 
 
@@ -53,12 +52,14 @@ def rerun(
     """
     import torch
 
-    from fusedream_nb.method.recipes import make
+    from fusedream_nb.method import run_from
 
-    run = make(recipe_of(record), _load_again(record, device))
+    run = run_from(config_of(record), _load_again(record, device))
     turned: dict[int, dict[str, Any]] = {}
     for entry in record.knobs:
-        turned.setdefault(entry["step"], {}).update({k: v for k, v in entry.items() if k != "step"})
+        turned.setdefault(entry["step"], {}).update(
+            {run.renamed.get(k, k): v for k, v in entry.items() if k != "step"}
+        )
     threads = torch.get_num_threads()
     torch.set_num_threads(min(record.threads or threads, os.cpu_count() or 1))  # sums depend on it
     try:
@@ -66,20 +67,22 @@ def rerun(
             watch(step)
             if step.index >= record.steps_done:
                 break
-            run.turn(**turned.get(step.index, {}))
+            run.set(**turned.get(step.index, {}))
         return describe(run)[record.place]
     finally:
         torch.set_num_threads(threads)
 
 
-def recipe_of(record: Record) -> Recipe:
+def config_of(record: Record) -> RunConfig:
     """Return what a record's run was asked for."""
+    from fusedream_nb.method import run_class
     from fusedream_nb.method.budgets import Budget
-    from fusedream_nb.method.steer import Recipe
+    from fusedream_nb.method.run import RunConfig, unpacked
 
     numbers = {f.name: getattr(record, f.name) for f in fields(Budget) if f.name != "name"}
     prompts, seeds = record.batch_prompts or [record.prompt], record.batch_seeds or [record.seed]
-    return Recipe(record.method, prompts, seeds, Budget(record.budget, **numbers), unpacked(record.options))
+    options = unpacked(record.options, run_class(record.method).parts)
+    return RunConfig(record.method, prompts, seeds, Budget(record.budget, **numbers), options)
 
 
 def _load_again(record: Record, device: str | None) -> Models:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -78,14 +79,14 @@ FIGURES = (
 
 
 def chosen(names: Iterable[str]) -> list[PaperFigure]:
-    """Return the figures of some ids in the papers' order; "all" is every one.
+    """Return the figures of some ids or notebooks' numbers in the papers' order; "all" is every one.
 
     Raises ValueError listing the known ids.
     """
     wanted, known = {name.lower() for name in names}, [figure.id for figure in FIGURES]
-    if wrong := sorted(wanted - {*known, "all"}):
+    if wrong := sorted(name for name in wanted - {*known, "all"} if not re.fullmatch(r"\d\d", name)):
         raise ValueError(f"No figure is called {wrong[0]!r}; known are all, {', '.join(known)}.")
-    return [figure for figure in FIGURES if figure.id in wanted or "all" in wanted]
+    return [figure for figure in FIGURES if wanted & {"all", figure.id, figure.notebook}]
 
 
 def owner(name: str) -> str | None:
@@ -101,16 +102,39 @@ def folder() -> Path:
     return beside if beside.is_dir() else Path("notebooks")
 
 
-def notebook(figure: PaperFigure) -> Path | None:
-    """Return the file of the notebook that draws a figure, None where there is none."""
-    return next(iter(sorted(folder().glob(f"{figure.notebook}_*.ipynb"))), None)
+def notebook(number: str) -> Path | None:
+    """Return the file of a notebook by its number, None where there is none."""
+    return next(iter(sorted(folder().glob(f"{number}_*.ipynb"))), None)
+
+
+def notebooks(names: Iterable[str]) -> list[Path]:
+    """Return the files of the notebooks that hold some figures, or have some numbers; "all" is every one.
+
+    Raises ValueError as :func:`chosen` does, and FileNotFoundError for a figure without its notebook.
+    """
+    wanted = {name.lower() for name in names}
+    numbers = {figure.notebook: figure.id for figure in chosen(wanted)}
+    if "all" in wanted:
+        found = sorted(folder().glob("[0-9][0-9]_*.ipynb"))
+        missing = dict(list(numbers.items())[: not found])
+    else:
+        numbers |= {name: f"notebook {name}" for name in wanted if name.isdigit()}
+        paths = {number: notebook(number) for number in numbers}
+        found = sorted(path for path in paths.values() if path)
+        missing = {number: name for number, name in numbers.items() if not paths[number]}
+    for number, name in missing.items():
+        raise FileNotFoundError(
+            f"{name} is drawn by notebook {number}, which is not in {folder()}; "
+            "set FUSEDREAM_NOTEBOOKS to the folder of the repository's notebooks."
+        )
+    return found
 
 
 def listing() -> list[dict[str, Any]]:
     """Return a row for each figure: what the table holds, the notebook's file name, and its status."""
     rows = []
     for figure in FIGURES:
-        path = notebook(figure)
+        path = notebook(figure.notebook)
         status = "ready" if path else "no notebook"
         row = {**asdict(figure), "minutes": figure.minutes, "status": status}
         rows.append({**row, "notebook": path.name if path else figure.notebook})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,15 @@ SETTINGS = ("model", "budget", "device", "seed")
 def write(out: Path) -> Path:
     """Write the three files anew from every result in a folder; return the path of ``index.html``."""
     results = [found for path in sorted(out.glob("*.json")) if (found := read(path))]
-    page = {"summary": _summary(results), "runs": [_run(result, out) for result in results]}
-    told = [{"notebook": result.notebook, **claim} for result in results for claim in result.claims]
+    claims = [{"notebook": result.notebook, **claim} for result in results for claim in result.claims]
+    failed = sum(result.failure is not None for result in results)
+    summary = (
+        f"{len(results)} notebooks, {failed} of them failed. Claims: {verdicts(claims)}. "
+        "A claim that differs is a result: its notebook says why."
+    )
+    page = {"summary": summary, "runs": [_run(result, out) for result in results]}
     texts = {
-        "claims.json": json.dumps(told, ensure_ascii=False, indent=1) + "\n",
+        "claims.json": json.dumps(claims, ensure_ascii=False, indent=1) + "\n",
         "REPORT.md": re.sub(r"\n{3,}", "\n\n", _render("report.md.j2", page)),
         "index.html": _render("report.html.j2", page),
     }
@@ -33,14 +39,7 @@ def write(out: Path) -> Path:
     return out / "index.html"
 
 
-def command(figure: str, made_by: dict[str, Any]) -> str:
-    """Return the command that draws a figure with the settings of a result."""
-    given = [(name, made_by[name]) for name in SETTINGS if made_by.get(name) is not None]
-    options = [part for name, value in given for part in (f"--{name}", str(value))]
-    return shlex.join(["fusedream-nb", "reproduce", figure, *options])
-
-
-def verdicts(claims: list[dict[str, Any]]) -> str:
+def verdicts(claims: Sequence[dict[str, Any]]) -> str:
     """Return how many claims hold and how many differ."""
     hold = sum(claim["holds"] for claim in claims)
     return f"{hold} hold, {len(claims) - hold} differ" if claims else "no claims"
@@ -51,51 +50,30 @@ def line(result: Result) -> str:
     if result.failure:
         cell = f" in the cell {result.failure['cell']}" if result.failure["cell"] else ""
         return f"{result.notebook}: failed{cell}: {result.failure['error']}"
-    return f"{result.notebook}: {cost(result)}; {verdicts(result.claims)}"
+    return f"{result.notebook}: {_cost(result)}; {verdicts(result.claims)}"
 
 
-def standing(figure: figures.PaperFigure, results: list[Result]) -> tuple[str, str]:
+def status(figure: figures.PaperFigure, results: Sequence[Result]) -> tuple[str, str]:
     """Return whether a figure was drawn by one of the results, and its claims' verdicts."""
-    number = figure.notebook
-    found = next(
-        (one for one in results if one.notebook.startswith(f"{number}_") or one.drew(figure.id)), None
-    )
-    if found is None:
-        return "no notebook", ""
-    state = "failed" if found.failure else "drawn" if found.drew(figure.id) else "not drawn"
-    return state, verdicts([claim for claim in found.claims if _owner(claim) == figure.id])
+    for found in results:
+        if found.notebook.startswith(f"{figure.notebook}_") or found.drew(figure.id):
+            state = "failed" if found.failure else "drawn" if found.drew(figure.id) else "not drawn"
+            own = [claim for claim in found.claims if figures.owner(claim["figure"]) == figure.id]
+            return state, verdicts(own)
+    return "no notebook", ""
 
 
-def cost(result: Result) -> str:
+def _cost(result: Result) -> str:
     """Return a result's seconds and its kernel's peak memory, where that is known."""
     memory = f", {result.peak / 1e6:,.0f} MB at most" if result.peak else ""
     return f"{result.seconds:,.0f} s{memory}"
 
 
-def _summary(results: list[Result]) -> str:
-    claims = [claim for result in results for claim in result.claims]
-    failed = sum(result.failure is not None for result in results)
-    said = f"{len(results)} notebooks, {failed} of them failed. Claims: {verdicts(claims)}."
-    return f"{said} A claim that differs is a result: its notebook says why."
-
-
 def _run(result: Result, out: Path) -> dict[str, Any]:
-    """Return what the templates want to know of a notebook."""
+    """Return what the templates show of a notebook: its figures in the papers' order, then all else."""
     executed = f"{result.notebook}.ipynb"
-    shown = [f"{name} {result.made_by[name]}" for name in SETTINGS if result.made_by.get(name) is not None]
-    return {
-        "notebook": result.notebook,
-        "settings": ", ".join(shown),
-        "cost": cost(result),
-        "finished": result.finished,
-        "executed": executed if (out / executed).exists() else "",
-        "failure": result.failure,
-        "blocks": _blocks(result),
-    }
-
-
-def _blocks(result: Result) -> list[dict[str, Any]]:
-    """Return the notebook's figures in the papers' order, and at the end what belongs to none."""
+    given = {name: result.made_by[name] for name in SETTINGS if result.made_by.get(name) is not None}
+    options = [part for name, value in given.items() for part in (f"--{name}", str(value))]
     number = result.notebook.partition("_")[0]
     expected = [f for f in figures.FIGURES if f.notebook == number or result.drew(f.id)]
     blocks = [
@@ -103,36 +81,41 @@ def _blocks(result: Result) -> list[dict[str, Any]]:
             "id": figure.id,
             "caption": figure.caption,
             "paper": figure.paper,
-            "command": command(figure.id, result.made_by),
-            **_content(result, figure.id),
+            "command": shlex.join(["fusedream-nb", "reproduce", figure.id, *options]),
+            **_content(result, {figure.id}),
         }
         for figure in expected
     ]
-    ids = {figure.id for figure in expected}
-    others = _content(result, *{_owner(claim) for claim in result.claims} - ids, None)
-    return [*blocks, {"caption": "Also in this notebook", **others}] if any(others.values()) else blocks
+    owners: set[str | None] = {figures.owner(claim["figure"]) for claim in result.claims}
+    others = _content(result, {*owners, None} - {figure.id for figure in expected})
+    if any(others.values()):
+        blocks.append({"caption": "Also in this notebook", **others})
+    return {
+        "notebook": result.notebook,
+        "settings": ", ".join(f"{name} {value}" for name, value in given.items()),
+        "cost": _cost(result),
+        "finished": result.finished,
+        "executed": executed if (out / executed).exists() else "",
+        "failure": result.failure,
+        "blocks": blocks,
+    }
 
 
-def _content(result: Result, *ids: str | None) -> dict[str, Any]:
+def _content(result: Result, ids: set[str | None]) -> dict[str, Any]:
     """Return the pictures, drawings and claims that belong to figures, None to no figure."""
     files = [row for row in result.figures if figures.owner(Path(row["file"]).stem) in ids]
     return {
         "pictures": [row for row in files if row["file"].endswith(".png")],
         "drawings": [row["file"] for row in files if row["file"].endswith(".svg")],
-        "claims": [_claim(claim) for claim in result.claims if _owner(claim) in ids],
-    }
-
-
-def _owner(claim: dict[str, Any]) -> str | None:
-    return figures.owner(claim["figure"])
-
-
-def _claim(claim: dict[str, Any]) -> dict[str, str]:
-    verdict = "holds" if claim["holds"] else "differs"
-    return {
-        "statement": claim["statement"],
-        "ours": numbers_line(**claim["numbers"]),
-        "verdict": verdict,
+        "claims": [
+            {
+                "statement": claim["statement"],
+                "ours": numbers_line(**claim["numbers"]),
+                "verdict": "holds" if claim["holds"] else "differs",
+            }
+            for claim in result.claims
+            if figures.owner(claim["figure"]) in ids
+        ],
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -12,7 +13,10 @@ from typing import Any
 
 from fusedream_nb.notebook.claims import read_claims
 from fusedream_nb.records import png
-from fusedream_nb.reproduce import execute, figures
+from fusedream_nb.reproduce import figures
+from fusedream_nb.reproduce.pool import EXECUTED, LOG, OUTCOME
+
+VERDICT = re.compile(r"^(.+?) · (.+) · (holds|differs)$", re.MULTILINE)  # as a claim is printed
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,26 @@ class Result:
         names = [row["file"] for row in self.figures]
         return not self.failure and all((out / name).exists() for name in (*names, f"{self.notebook}.ipynb"))
 
+    def surprises(self, notebook: Path) -> list[str]:
+        """Return how the claims' verdicts differ from those that the committed notebook shows.
+
+        Cells tagged ``close-call`` are not compared: their verdicts turn with the seed.
+        """
+        shown: dict[bool, dict[tuple[str, str], str]] = {True: {}, False: {}}
+        for cell in json.loads(notebook.read_text("utf-8"))["cells"]:
+            close = "close-call" in cell["metadata"].get("tags", [])
+            for output in cell.get("outputs", []):
+                for figure, statement, verdict in VERDICT.findall("".join(output.get("text", ""))):
+                    shown[close][figure, statement] = verdict
+        now = {(c["figure"], c["statement"]): "holds" if c["holds"] else "differs" for c in self.claims}
+        expected = shown[False]
+        compared = [claim for claim in {**expected, **now} if claim not in shown[True]]
+        return [
+            f"{' · '.join(claim)}: {now.get(claim, 'nothing')}, committed {expected.get(claim, 'nothing')}"
+            for claim in compared
+            if now.get(claim) != expected.get(claim)
+        ]
+
 
 def read(path: Path) -> Result | None:
     """Return the result in a file, None where there is none that this version understands."""
@@ -58,15 +82,18 @@ def collect(name: str, made_by: dict[str, Any], scratch: Path, code: int, out: P
         name,
         made_by,
         [{"file": path.name, "alt": _alt(path.with_suffix(".png"))} for path in drawn],
-        [asdict(told) for told in read_claims(scratch / "claims.jsonl")],
+        [asdict(claim) for claim in read_claims(scratch / "claims.jsonl")],
         **_outcome(scratch, code),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    _forget(out / f"{name}.json", {path.name for path in drawn})
+    old = read(out / f"{name}.json")
+    (out / f"{name}.json").unlink(missing_ok=True)
+    for file in {row["file"] for row in old.figures} - {path.name for path in drawn} if old else ():
+        (out / Path(file).name).unlink(missing_ok=True)
     for path in drawn:
         path.replace(out / path.name)
-    if (scratch / execute.EXECUTED).exists():
-        (scratch / execute.EXECUTED).replace(out / f"{name}.ipynb")
+    if (scratch / EXECUTED).exists():
+        (scratch / EXECUTED).replace(out / f"{name}.ipynb")
     text = json.dumps(asdict(result), ensure_ascii=False, indent=1)
     png.write({out / f"{name}.json": text.encode("utf-8", "replace")})
     shutil.rmtree(scratch, ignore_errors=True)
@@ -74,13 +101,16 @@ def collect(name: str, made_by: dict[str, Any], scratch: Path, code: int, out: P
 
 
 def _outcome(scratch: Path, code: int) -> dict[str, Any]:
-    """Return seconds, peak and failure, also of a process that could not tell."""
+    """Return seconds, peak and failure, also of a process that could not report them."""
     with suppress(OSError, ValueError):
-        return json.loads((scratch / "outcome.json").read_text("utf-8"))
-    log = (scratch / "log.txt").read_text("utf-8", "replace")
+        return json.loads((scratch / OUTCOME).read_text("utf-8"))
     error = f"The notebook's process ended with code {code}."
-    failure = {"cell": "", "source": "", "error": error, "traceback": log}
-    return {"seconds": 0.0, "peak": None, "failure": failure}
+    log = (scratch / LOG).read_text("utf-8", "replace") if (scratch / LOG).exists() else ""
+    return {
+        "seconds": 0.0,
+        "peak": None,
+        "failure": {"cell": "", "source": "", "error": error, "traceback": log},
+    }
 
 
 def _alt(path: Path) -> str:
@@ -89,11 +119,3 @@ def _alt(path: Path) -> str:
     with suppress(OSError), Image.open(path) as picture:
         return str(picture.info.get("Description", ""))
     return ""
-
-
-def _forget(path: Path, drawn: set[str]) -> None:
-    """Remove an old result, and the figures that its successor did not draw."""
-    old = read(path)
-    path.unlink(missing_ok=True)
-    for name in {row["file"] for row in old.figures} - drawn if old else ():
-        (path.parent / Path(name).name).unlink(missing_ok=True)

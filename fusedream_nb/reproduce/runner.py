@@ -1,8 +1,7 @@
 """Run the notebooks that hold the figures asked for; keep their pictures, claims, seconds and memory.
 
-Every notebook runs in a process of its own (:mod:`fusedream_nb.reproduce.execute`) and in a scratch
-folder inside the output folder. What it leaves is moved out by renaming, its ``.json`` last, so that a
-result that can be read is a whole one.
+Every notebook runs in a scratch folder inside the output folder. What it leaves is moved out by renaming,
+its ``.json`` last, so that a result that can be read is a whole one.
 """
 
 from __future__ import annotations
@@ -11,10 +10,8 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -28,10 +25,8 @@ from fusedream_nb.models import resolve_device
 from fusedream_nb.models.weights import entry
 from fusedream_nb.records import png
 from fusedream_nb.records.record import hashes
-from fusedream_nb.reproduce import execute, figures
+from fusedream_nb.reproduce.pool import Job, run_all
 from fusedream_nb.reproduce.results import Result, collect, read
-
-POLL, PATIENCE = 0.1, 20.0  # seconds between two looks at a process, and until one that stops is killed
 
 
 @dataclass(frozen=True)
@@ -56,30 +51,15 @@ def settings(
     Raises ValueError for an unknown name, and FileNotFoundError where the model's weights are missing.
     """
     model = model or os.environ.get("FUSEDREAM_MODEL") or "stickers"
-    if not Path(model).exists() or model.startswith("stickers"):
-        entry(model.partition("/")[0]).require()
+    head = model.partition("/")[0]
+    if head == "stickers" or not Path(model).exists():  # as ``load`` looks for it
+        entry(head).require()
     else:
         model = str(Path(model).resolve())  # notebooks run elsewhere
     device = device or os.environ.get("FUSEDREAM_DEVICE") or "auto"
-    if device not in ("auto", "cpu"):  # these are always there; the others take torch to tell
+    if device not in ("auto", "cpu"):  # these are always there; the others take torch to say
         resolve_device(device)
     return Settings(model, budget(size).name, device, seed)
-
-
-def notebooks(wanted: Sequence[figures.PaperFigure], *, every: bool = False) -> list[Path]:
-    """Return the files of the notebooks that hold some figures; with ``every``, of those there are.
-
-    Raises FileNotFoundError for a figure without its notebook.
-    """
-    found = {figure.id: figures.notebook(figure) for figure in wanted}
-    if missing := [figure for figure in wanted if found[figure.id] is None]:
-        first, where = missing[0], figures.folder()
-        if not every or len(missing) == len(wanted):
-            raise FileNotFoundError(
-                f"{first.id} wants notebook {first.notebook}, which is not in {where}; "
-                "set FUSEDREAM_NOTEBOOKS to the folder of the repository's notebooks."
-            )
-    return sorted({path for path in found.values() if path is not None})
 
 
 def run(
@@ -88,7 +68,7 @@ def run(
     out: Path,
     *,
     jobs: int = 1,
-    tell: Callable[[str], object] = lambda text: None,
+    report: Callable[[str], object] = lambda text: None,
 ) -> Generator[Result, None, None]:
     """Run notebooks, ``jobs`` at a time, and yield the result of each as it comes, failed or not.
 
@@ -96,38 +76,26 @@ def run(
     Ctrl-C, ends what is running and its kernels. Raises ValueError where papermill is not installed.
     """
     if not (find_spec("papermill") and find_spec("ipykernel")):
-        raise ValueError("Running notebooks wants two packages: python -m pip install papermill ipykernel")
+        raise ValueError("Running notebooks takes two packages: python -m pip install papermill ipykernel")
     _tidy(out)
-    waiting: list[tuple[Path, dict[str, Any]]] = []
-    running: list[_Run] = []
+    waiting = []
     for path in paths:
         made_by, old = _made_by(path, chosen), read(out / f"{path.stem}.json")
         if old and old.made_by == made_by and old.is_whole(out):
-            tell(f"{path.stem}: done before")
+            report(f"{path.stem}: done before")
             yield old
         else:
-            waiting.append((path, made_by))
+            waiting.append(_job(path, made_by, chosen, out, jobs))
     try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                running.append(_start(*waiting.pop(0), chosen, out, jobs))
-                tell(f"{running[-1].name}: running")
-            for one in [one for one in running if one.process.poll() is not None]:
-                running.remove(one)
-                yield collect(one.name, one.made_by, one.folder, one.process.returncode, out)
-            time.sleep(POLL)
+        with closing(run_all(waiting, jobs)) as states:
+            for job, code in states:
+                if code is None:
+                    report(f"{job.notebook.stem}: running")
+                else:
+                    yield collect(job.notebook.stem, job.made_by, job.folder, code, out)
     finally:
-        _stop(running)
-
-
-@dataclass(frozen=True)
-class _Run:
-    """A notebook that is running."""
-
-    name: str
-    made_by: dict[str, Any]
-    folder: Path
-    process: subprocess.Popen
+        for job in waiting:
+            shutil.rmtree(job.folder, ignore_errors=True)
 
 
 def _made_by(path: Path, chosen: Settings) -> dict[str, Any]:
@@ -141,31 +109,14 @@ def _made_by(path: Path, chosen: Settings) -> dict[str, Any]:
     }
 
 
-def _start(path: Path, made_by: dict[str, Any], chosen: Settings, out: Path, jobs: int) -> _Run:
-    """Start a notebook's process in a session of its own, so that a terminal's Ctrl-C is ours to tell."""
+def _job(path: Path, made_by: dict[str, Any], chosen: Settings, out: Path, jobs: int) -> Job:
+    """Return a notebook's job in a new scratch folder; several at a time share the cores."""
     folder = out.resolve() / f".{path.stem}.{os.getpid()}.part"
     (folder / "figures").mkdir(parents=True)
-    job = {"notebook": str(path.resolve()), "parameters": chosen.parameters()}
-    (folder / "job.json").write_text(json.dumps(job), "utf-8")
-    with (folder / "log.txt").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", execute.__name__, str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            env=_environment(made_by, chosen, folder, jobs),
-            start_new_session=True,
-        )
-    return _Run(path.stem, made_by, folder, process)
-
-
-def _environment(made_by: dict[str, Any], chosen: Settings, folder: Path, jobs: int) -> dict[str, str]:
-    """Return the environment of a kernel; several at a time share the cores."""
-    threads = {} if jobs == 1 else {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
     record = {**made_by, "created": datetime.now(UTC).isoformat(timespec="seconds")}
-    return {
-        **threads,
-        **os.environ,
+    environment = {
+        **({} if jobs == 1 or "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": threads}),
         "FUSEDREAM_MODEL": chosen.model,
         "FUSEDREAM_BUDGET": chosen.budget,
         "FUSEDREAM_DEVICE": chosen.device,
@@ -175,20 +126,7 @@ def _environment(made_by: dict[str, Any], chosen: Settings, folder: Path, jobs: 
         "JUPYTER_PREFER_ENV_PATH": "1",  # not another environment's kernel of the same name
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     }
-
-
-def _stop(running: Sequence[_Run]) -> None:
-    """End processes by closing their standard input, and remove what they leave."""
-    for one in running:
-        if one.process.stdin:
-            one.process.stdin.close()
-    for one in running:
-        try:
-            one.process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            one.process.kill()
-            one.process.wait()
-        shutil.rmtree(one.folder, ignore_errors=True)
+    return Job(path.resolve(), folder, chosen.parameters(), environment, made_by)
 
 
 def _tidy(out: Path) -> None:

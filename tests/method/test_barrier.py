@@ -171,7 +171,7 @@ def test_both_gradients_are_over_each_runs_own_variables(rng: torch.Generator) -
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"rival": "triple"}, "No rule is called 'triple'; known are bilevel, linear, inverse, augclip"),
+        ({"name": "triple"}, "No rule is called 'triple'; known are bilevel, linear, inverse, augclip"),
         ({"beta": -1.0}, "β must be 0 or more, and finite, not -1.0"),
         ({"beta": float("nan")}, "β must be 0 or more, and finite, not nan"),
         ({"lam": 1.5}, r"λ of the linear combination must lie in \[0, 1\], not at 1.5"),

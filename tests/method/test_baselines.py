@@ -24,9 +24,9 @@ from fusedream_nb.method.baselines import (
     naive_adam,
 )
 from fusedream_nb.method.latents import Plain
-from fusedream_nb.method.optimise import climb
+from fusedream_nb.method.run import climb
 from fusedream_nb.models import Models
-from fusedream_nb.models.generators import BigGANDeep
+from fusedream_nb.models.biggan_deep import BigGANDeep
 
 
 def rngs(*seeds: int) -> list[torch.Generator]:
@@ -164,7 +164,7 @@ def test_crop_clip_is_the_mean_over_its_crops(models: Models, pictures: Tensor) 
 
 
 def test_big_sleep_shows_the_best_picture_of_the_average(models: Models) -> None:
-    steps = [*big_sleep("a photo of a red car", models, seed=1, steps=6, crops=3)]
+    steps = [*big_sleep("a photo of a red car", models, seed=1, steps=6, copies=3)]
     assert [step.index for step in steps] == list(range(7))
     generator = models.generator
     assert isinstance(generator, BigGANDeep)
@@ -180,7 +180,7 @@ def test_big_sleep_shows_the_best_picture_of_the_average(models: Models) -> None
 
 
 def test_big_sleep_climbs(models: Models) -> None:
-    steps = [*big_sleep("a photo of a blue dog", models, seed=2, steps=16, crops=3)]
+    steps = [*big_sleep("a photo of a blue dog", models, seed=2, steps=16, copies=3)]
     first, last = (fd.CLIPScore(models.clip, "a photo of a blue dog")(steps[i].image) for i in (0, -1))
     assert last > first
     assert steps[-1].best_score > steps[0].best_score
@@ -188,9 +188,9 @@ def test_big_sleep_climbs(models: Models) -> None:
 
 def test_big_sleeps_runs_of_a_batch_are_the_runs_alone_and_repeat(models: Models) -> None:
     prompts = ["a castle", "a frog"]
-    *_, both = big_sleep(prompts, models, seed=[3, 4], steps=2, crops=2)
-    *_, second = big_sleep(prompts[1], models, seed=4, steps=2, crops=2)
-    *_, again = big_sleep(prompts[1], models, seed=4, steps=2, crops=2)
+    *_, both = big_sleep(prompts, models, seed=[3, 4], steps=2, copies=2)
+    *_, second = big_sleep(prompts[1], models, seed=4, steps=2, copies=2)
+    *_, again = big_sleep(prompts[1], models, seed=4, steps=2, copies=2)
     torch.testing.assert_close(both.best_image[1:], second.best_image, atol=2e-3, rtol=0)
     assert torch.equal(second.image, again.image) and torch.equal(second.best_image, again.best_image)
 
@@ -206,8 +206,8 @@ def test_bad_input_is_refused_at_the_call(models: Models) -> None:
         with pytest.raises(ValueError, match="No budget is called 'huge'"):
             method("a dog", models, budget="huge")
     with pytest.raises(ValueError, match="at least 1, not 0"):
-        big_sleep("a dog", models, crops=0)
-    with pytest.raises(TypeError, match="BigSleep wants a BigGAN-deep"):
+        big_sleep("a dog", models, copies=0)
+    with pytest.raises(TypeError, match="BigSleep requires a BigGAN-deep"):
         big_sleep("a dog", replace(models, generator=object()))  # type: ignore[arg-type]
 
 

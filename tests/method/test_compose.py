@@ -11,14 +11,13 @@ from torch import Tensor
 
 import fusedream_nb as fd
 from fusedream_nb.method import augment
-from fusedream_nb.method.barrier import RIVALS, bilevel, two_gradients
+from fusedream_nb.method.barrier import RULES, bilevel, rule, two_gradients
 from fusedream_nb.method.blend import poisson
-from fusedream_nb.method.compose import compose
-from fusedream_nb.method.duet import ComposeStep, fused
-from fusedream_nb.method.fuse import JUDGE_SEED
+from fusedream_nb.method.compose import ComposeStep, compose, fused
+from fusedream_nb.method.fusedream import JUDGE_SEED
 from fusedream_nb.method.latents import OverParameterised
-from fusedream_nb.method.optimise import Step
-from fusedream_nb.method.placement import Placement, crop, paste, shrink
+from fusedream_nb.method.placement import Placement, Placements, crop, paste, shrink
+from fusedream_nb.method.run import Step
 from fusedream_nb.models import Models
 from fusedream_nb.models.generators import Latent
 
@@ -132,11 +131,11 @@ def test_all_placements_start_from_one_pair_with_the_same_randomness(runs: objec
     assert (first.foreground - first.background).abs().mean() > 0.05
 
 
-@pytest.mark.parametrize("arguments", [{"batch": 1}, {"weights": "coordinate"}], ids=str)
-def test_a_placement_among_others_is_the_same_as_alone(runs: object, arguments: dict[str, object]) -> None:
-    together = runs(**arguments)[-1]
-    batched = runs(**{**arguments, "batch": 3})[-1]
-    alone = runs(**{**arguments, "placements": THREE[2], "batch": 3})[-1]
+def test_a_placement_among_others_is_the_same_as_alone(models: Models, runs: object) -> None:
+    together, alone = runs()[-1], runs(placements=THREE[2])[-1]
+    run = compose(PROMPT, models, placements=THREE, **SMALL)
+    run.batch = 1
+    *_, batched = run
     torch.testing.assert_close(together.image, batched.image, atol=2e-2, rtol=0)
     torch.testing.assert_close(together.image[2:], alone.image, atol=2e-2, rtol=0)
     torch.testing.assert_close(together.best_score[2:], alone.best_score, atol=2e-3, rtol=0)
@@ -171,54 +170,32 @@ def test_the_result_is_the_winner_blended(runs: object) -> None:
 
 
 def test_rivals_start_alike_and_part(runs: object) -> None:
-    firsts = {rival: runs(rival=rival)[0] for rival in RIVALS}
-    lasts = {rival: runs(rival=rival)[-1] for rival in RIVALS}
-    for rival in RIVALS[1:]:
-        assert torch.equal(firsts[rival].image, firsts["bilevel"].image)
-        assert not torch.equal(lasts[rival].image, lasts["bilevel"].image)
+    firsts = {name: runs(rule=rule(name))[0] for name in RULES}
+    lasts = {name: runs(rule=rule(name))[-1] for name in RULES}
+    for name in [*RULES][1:]:
+        assert torch.equal(firsts[name].image, firsts["bilevel"].image)
+        assert not torch.equal(lasts[name].image, lasts["bilevel"].image)
     assert (lasts["inverse"].loss < lasts["augclip"].loss).all()
     assert (lasts["augclip"].lam == 1).all() and (lasts["linear"].lam == 0.5).all()
-    same = runs(rival="linear", lam=1.0)[-1]
+    same = runs(rule=rule("linear", lam=1.0))[-1]
     assert torch.equal(same.image, lasts["augclip"].image)
 
 
 def test_bilevel_lowers_the_perceptual_loss_below_augclip_alone(runs: object) -> None:
     length = {"steps": 12, "copies": 4, "lr": 2e-2}
-    both, alone = (runs(rival=rival, **length)[-1] for rival in ("bilevel", "augclip"))
+    both, alone = (runs(rule=rule(name), **length)[-1] for name in ("bilevel", "augclip"))
     assert both.loss.mean() < 0.9 * alone.loss.mean()
 
 
 def test_only_with_keep_some_placements_stop_early(runs: object) -> None:
     assert all(step.going.all() for step in runs())
-    steps = runs(keep=1)
+    steps = runs(placements=Placements.of(THREE, 1))
     (winner,) = steps[1].going.nonzero().flatten().tolist()
     assert winner == int(steps[0].judged.argmax()) or winner == int(steps[1].judged.argmax())
     for i in range(3):
         still = torch.equal(steps[1].image[i], steps[-1].image[i])
         assert still == (i != winner)
     torch.testing.assert_close(steps[-1].image[winner], runs()[-1].image[winner], atol=2e-2, rtol=0)
-
-
-class Larger:
-    """The sticker generator at twice the size: another generator, with another resolution."""
-
-    def __init__(self, models: Models) -> None:
-        self.inner, self.size, self.class_names = models.generator, 128, models.generator.class_names
-        self.sample, self.project = self.inner.sample, self.inner.project
-
-    def decode(self, latent: Latent) -> Tensor:
-        return torch.nn.functional.interpolate(self.inner.decode(latent), scale_factor=2, mode="bilinear")
-
-
-def test_two_generators_of_different_size_compose(models: Models) -> None:
-    pair = (models.generator, Larger(models))
-    steps = [*compose(PROMPT, models, placements=THREE[:2], generators=pair, **{**SMALL, "steps": 2})]
-    last = steps[-1]
-    assert last.foreground.shape == (2, 3, 64, 64)
-    assert last.image.shape == last.background.shape == (2, 3, 128, 128)
-    assert (last.foreground - steps[0].foreground).abs().max() > 0
-    assert (last.background - steps[0].background).abs().max() > 0
-    assert last.blended().shape == (1, 3, 128, 128)
 
 
 def test_the_starts_can_be_ranked_by_words_of_their_own(models: Models) -> None:
@@ -251,11 +228,7 @@ def test_nan_stops_the_run_and_names_the_step(models: Models) -> None:
             {"placements": Placement(0.2)},
             "0.2 center center is less than 17 pixels wide or high",
         ),
-        ({"rival": "triple"}, "No rule is called 'triple'"),
-        ({"batch": 0}, "Batch and keep must be at least 1, not 0"),
-        ({"keep": 0}, "Batch and keep must be at least 1, not 0"),
         ({"steps": -1}, "steps must be 0 or more, not -1"),
-        ({"policy": ["blur"]}, "Unknown augmentation 'blur'"),
     ],
 )
 def test_bad_input_is_refused_at_the_call(

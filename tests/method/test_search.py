@@ -12,11 +12,12 @@ from torch import Tensor
 
 import fusedream_nb as fd
 from fusedream_nb.method.latents import Plain
-from fusedream_nb.method.optimise import climb
+from fusedream_nb.method.run import climb
 from fusedream_nb.method.scores import Score
-from fusedream_nb.method.search import Law, Schedule, basin_cma
+from fusedream_nb.method.search import BasinCMARun, Law, Schedule
 from fusedream_nb.models import Models
-from fusedream_nb.models.generators import BigGANDeep, Latent
+from fusedream_nb.models.biggan_deep import BigGANDeep
+from fusedream_nb.models.generators import Latent
 
 PLAIN_CMA = Schedule(mega_steps=60, inner_steps=0, final_steps=0, population=10)
 
@@ -63,14 +64,14 @@ class Ripples(Score):
 
 
 def test_cma_alone_finds_the_maximum_of_a_quadratic(rng: torch.Generator) -> None:
-    *_, last = basin_cma(Identity(), Near([0.5, -1.0, 1.5]), rng, PLAIN_CMA)
+    *_, last = BasinCMARun(Identity(), Near([0.5, -1.0, 1.5]), rng, PLAIN_CMA)
     torch.testing.assert_close(last.best_image.flatten(), torch.tensor([0.5, -1.0, 1.5]), atol=0.02, rtol=0)
     assert last.knobs["sigma"] < 0.2  # it has closed in
 
 
 def test_the_maximum_may_lie_at_the_clamp(rng: torch.Generator) -> None:
     schedule = Schedule(mega_steps=3, inner_steps=20, final_steps=60, population=6)
-    *_, last = basin_cma(Identity(), Near([5.0, 0.0, -5.0]), rng, schedule, lr=0.1)
+    *_, last = BasinCMARun(Identity(), Near([5.0, 0.0, -5.0]), rng, schedule, lr=0.1)
     torch.testing.assert_close(last.best_image.flatten(), torch.tensor([2.0, 0.0, -2.0]), atol=0.05, rtol=0)
 
 
@@ -81,7 +82,7 @@ def test_it_leaves_the_basins_that_hold_adam() -> None:
         rng = torch.Generator().manual_seed(seed)
         generator = Identity()
         *_, adam = climb(generator, score, Plain(generator.sample(1, rng)), rng, steps=100, lr=0.05)
-        *_, basin = basin_cma(Identity(), score, rng, schedule)
+        *_, basin = BasinCMARun(Identity(), score, rng, schedule)
         stuck.append(float(adam.best_score))
         left.append(float(basin.best_score))
     assert max(left) > -1e-2 and sum(left) / 4 > sum(stuck) / 4 + 0.3
@@ -90,7 +91,7 @@ def test_it_leaves_the_basins_that_hold_adam() -> None:
 @pytest.mark.parametrize("schedule", [Schedule(2, 3, 4, 5), Schedule(0, 3, 2, 4), Schedule(1, 0, 0, 4)])
 def test_its_evaluations_are_counted_exactly(rng: torch.Generator, schedule: Schedule) -> None:
     generator = Identity()
-    for count, step in enumerate(basin_cma(generator, Near([0.0, 0.0, 0.0]), rng, schedule)):
+    for count, step in enumerate(BasinCMARun(generator, Near([0.0, 0.0, 0.0]), rng, schedule)):
         assert step.knobs["evaluations"] == generator.drawn
         assert (step.index, step.total) == (count, schedule.rounds - 1)
         assert step.image.shape == (1, 3, 1, 1) and len(step.latent) == len(step.score) == 1
@@ -123,7 +124,9 @@ def test_cma_is_told_where_climbs_began_with_the_scores_where_they_ended(
         cma.CMAEvolutionStrategy, "tell", lambda self, x, f: told.append((x, f)) or tell(self, x, f)
     )
     schedule = Schedule(mega_steps=1, inner_steps=250, final_steps=0, population=6)
-    list(basin_cma(Identity(), Near([0.1, 0.2, 0.3]), torch.Generator().manual_seed(0), schedule, sigma=2.0))
+    list(
+        BasinCMARun(Identity(), Near([0.1, 0.2, 0.3]), torch.Generator().manual_seed(0), schedule, sigma=2.0)
+    )
     ((points, losses),) = told
     law = Law.of(Identity(), torch.Generator().manual_seed(0))
     wanted, began = (law.latent(torch.tensor(np.stack(x)).float()).z for x in (asked[0], points))
@@ -137,7 +140,7 @@ def test_a_clamp_does_not_lead_it_astray() -> None:
     schedule = Schedule(mega_steps=40, inner_steps=0, final_steps=0, population=10)
     for seed in range(4):
         rng = torch.Generator().manual_seed(seed)
-        *_, last = basin_cma(Identity(), Near([1.9, -1.9, 1.9]), rng, schedule)
+        *_, last = BasinCMARun(Identity(), Near([1.9, -1.9, 1.9]), rng, schedule)
         assert last.best_score > -1e-3
 
 
@@ -146,7 +149,7 @@ def test_one_seed_gives_the_same_bits_and_leaves_numpys_randomness(models: Model
     schedule = Schedule(mega_steps=1, inner_steps=1, final_steps=0, population=4)
     before = np.random.get_state()[1].tolist()  # noqa: NPY002  the state that must not move
     a, b, c = (
-        [*basin_cma(models.generator, score, torch.Generator().manual_seed(seed), schedule)]
+        [*BasinCMARun(models.generator, score, torch.Generator().manual_seed(seed), schedule)]
         for seed in (3, 3, 4)
     )
     assert before == np.random.get_state()[1].tolist()  # noqa: NPY002
@@ -158,7 +161,7 @@ def test_one_seed_gives_the_same_bits_and_leaves_numpys_randomness(models: Model
 
 def test_it_writes_no_files(rng: torch.Generator, tmp_path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
     monkeypatch.chdir(tmp_path)
-    list(basin_cma(Identity(), Near([0.0, 0.0, 0.0]), rng, Schedule(3, 1, 1, 4)))
+    list(BasinCMARun(Identity(), Near([0.0, 0.0, 0.0]), rng, Schedule(3, 1, 1, 4)))
     assert not list(tmp_path.iterdir())
     assert capfd.readouterr() == ("", "")
 

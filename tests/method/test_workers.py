@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import fusedream_nb as fd
-from fusedream_nb.method import duet
+from fusedream_nb.method.compose import CompositionRun, PlacementState
 from fusedream_nb.method.placement import PLACEMENTS
 from fusedream_nb.method.workers import side_by_side, workers
 from fusedream_nb.models import Models
@@ -70,19 +70,21 @@ def test_there_are_no_more_workers_than_threads_or_than_the_memory_allows_and_on
 def test_no_more_placements_than_a_batch_are_looked_at_together(
     models: Models, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
-    look, lock, at_once, most = duet._look, threading.Lock(), 0, 0
+    look, lock, at_once, most = CompositionRun._look_at, threading.Lock(), 0, 0
 
-    def counted(runs: list[duet.Run], both: duet.Duet) -> None:
+    def counted(run: CompositionRun, states: list[PlacementState]) -> None:
         nonlocal at_once, most
         with lock:
-            at_once += len(runs)
+            at_once += len(states)
             most = max(most, at_once)
-        look(runs, both)
+        look(run, states)
         with lock:
-            at_once -= len(runs)
+            at_once -= len(states)
 
-    monkeypatch.setattr(duet, "_look", counted)
-    next(fd.compose("a dog next to a house", models, placements=PLACEMENTS[-4:], budget=SMALL, batch=batch))
+    monkeypatch.setattr(CompositionRun, "_look_at", counted)
+    run = fd.compose("a dog next to a house", models, placements=PLACEMENTS[-4:], budget=SMALL)
+    run.batch = batch
+    next(run)
     assert most == min(batch, 2 * (batch // 2) or 1)
 
 
@@ -91,10 +93,9 @@ def test_a_composition_is_the_same_in_two_threads_as_in_one(models: Models) -> N
     for threads, batch in ((1, 1), (2, 2)):  # a batch of one each
         torch.set_num_threads(threads)
         try:
-            for step in fd.compose(
-                "a dog next to a house", models, placements=PLACEMENTS[-3:], budget=SMALL, batch=batch
-            ):
-                last = step
+            run = fd.compose("a dog next to a house", models, placements=PLACEMENTS[-3:], budget=SMALL)
+            run.batch = batch
+            *_, last = run
         finally:
             torch.set_num_threads(1)
         found.append(last)

@@ -180,15 +180,17 @@ def test_between_two_truncations_the_statistics_are_between_theirs(
 @torch.no_grad()
 def test_a_converted_folder_draws_the_same_to_the_bit(small, tmp_path: Path, rng: torch.Generator) -> None:
     torch.save(small(rng), tmp_path / "biggan.pt")
-    shape, tensors = read(tmp_path / "biggan.pt")
+    shape, tensors, names = read(tmp_path / "biggan.pt")
+    assert names == ()
     assert shape == Shape(SHAPES[128].widths, 64, 20, channels=8, classes=10)
     folder = tmp_path / "converted"
     folder.mkdir()
-    save(shape, tensors, folder)
+    save(shape, tensors, ["dog", "cat"], folder=folder)
     assert is_biggan(folder) and is_biggan(tmp_path / "biggan.pt")
     a, b = (BigGAN.from_path(path, truncation=0.5) for path in (tmp_path / "biggan.pt", folder))
     latent = a.sample(2, rng)
     assert torch.equal(a.decode(latent), b.decode(latent))
+    assert (a.class_names, b.class_names) == ((), ("dog", "cat"))
 
 
 def test_each_layers_latent_reaches_its_own_layer(small, tmp_path: Path, rng: torch.Generator) -> None:

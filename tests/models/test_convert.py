@@ -15,12 +15,11 @@ from safetensors.torch import load_file, save
 
 import fusedream_nb as fd
 from fusedream_nb.models.biggan import BigGAN
+from fusedream_nb.models.biggan_deep import BigGANDeep
 from fusedream_nb.models.convert import CONVERTED, ready
 from fusedream_nb.models.encoders import Clip
-from fusedream_nb.models.entries import note
-from fusedream_nb.models.generators import BigGANDeep
 from fusedream_nb.models.perceptual import Perceptual
-from fusedream_nb.models.weights import STICKERS, entry
+from fusedream_nb.models.weights import STICKERS, entry, note
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
 RESNET = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None}

@@ -15,15 +15,14 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from fusedream_nb.models.entries import Entry, File
 from fusedream_nb.models.fetch import CHUNK, fetch, sources
-from fusedream_nb.models.weights import entry
+from fusedream_nb.models.weights import Entry, File, entry
 
 HALF = 150_000 // CHUNK * CHUNK  # of a file that stopped in the middle
 FETCH = """
 import sys
 from pathlib import PosixPath, WindowsPath
-from fusedream_nb.models.entries import Entry, File
+from fusedream_nb.models.weights import Entry, File
 from fusedream_nb.models.fetch import fetch
 if len(sys.argv) > 2:
     import resource
@@ -47,9 +46,9 @@ def get(model: Entry, *, timeout: float = 5, again: bool = False) -> bytes:
 
 
 def left(model: Entry) -> set[str]:
-    """What is in the folder beside locks."""
+    """What is in the folder beside locks, and beside the empty files that pooch begins with."""
     paths = model.folder.iterdir() if model.folder.exists() else ()
-    return {path.name for path in paths if path.suffix != ".lock"}
+    return {path.name for path in paths if path.suffix != ".lock" and path.stat().st_size}
 
 
 def start(model: Entry, *more: str) -> subprocess.Popen[str]:
@@ -170,7 +169,7 @@ def test_a_full_disk_ends_it_and_is_cleared(mirror, tmp_path) -> None:
 def test_more_than_there_is_room_for_is_not_begun(mirror, tmp_path) -> None:
     file = File("model.bin", 2**60, "0" * 64, (mirror.url("a"),))
     model = Entry("some-model", "generator", "MIT", (file,), tmp_path)
-    with pytest.raises(OSError, match="bytes free, and 1,152,921,504,606,846,976 are wanted"):
+    with pytest.raises(OSError, match="bytes free, and 1,152,921,504,606,846,976 are required"):
         fetch(model)
     assert mirror.asked == []
 
@@ -254,7 +253,16 @@ def test_commands(mirror, tmp_path, monkeypatch, capsys) -> None:
     assert run("fetch", "amused") == (0, f"{tmp_path / 'amused'}\n")
     assert listed()["amused"]["here"]
     code, out = run("verify")
-    assert code == 0 and "as it was first fetched" in out
+    assert code == 0 and "as it was first fetched" in out and "right" in out
+    notes = {path: path.read_text() for path in (tmp_path / "amused").glob("*.sha256")}
+    for path in notes:
+        path.unlink()
+    code, out = run("verify", "amused")
+    assert code == 0 and out.count("not checked") == 2 and "right" not in out
+    assert "compare it with a fresh copy: fusedream-nb models fetch amused" in " ".join(out.split())
+    assert run("fetch", "amused")[0] == 0  # what is not known to be wrong stays
+    for path, digest in notes.items():
+        path.write_text(digest)
     (tmp_path / "amused" / "config.json").write_text("{}")
     code, out = run("verify", "amused")
     assert code == 1 and "wrong" in out and "does not have the hash" in " ".join(out.split())

@@ -14,7 +14,8 @@ from torch import Tensor
 
 import fusedream_nb as fd
 from fusedream_nb.models import Models
-from fusedream_nb.models.generators import BigGANDeep, Latent
+from fusedream_nb.models.biggan_deep import BigGANDeep
+from fusedream_nb.models.generators import Latent
 from fusedream_nb.models.stickers.networks import GENERATOR_CONFIG, trainable_generator
 from fusedream_nb.models.stickers.train_generator import SEED, draw_latents, with_statistics
 from fusedream_nb.models.weights import STICKERS
@@ -260,8 +261,8 @@ def test_a_climb_takes_no_gradient_of_any_weight(name: str, rng: torch.Generator
     assert latent.z.grad.abs().sum() > 0
     networks = [
         value
-        for part in vars(models).values()
-        for value in getattr(part, "__dict__", {}).values()
+        for part in (models.generator, models.clip, models.judge, models.perceptual)
+        for value in vars(part).values()
         if isinstance(value, torch.nn.Module)
     ]
     assert len(networks) >= 4

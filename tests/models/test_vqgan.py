@@ -142,7 +142,7 @@ def test_any_canvas_of_whole_cells(model: VQModel, generator: VQGAN, rng: torch.
 
 
 def test_what_is_not_its_latent_is_refused(generator: VQGAN, rng: torch.Generator) -> None:
-    with pytest.raises(ValueError, match=r"wants latents z \[n, 16, h, w\], not \[1, 64\]"):
+    with pytest.raises(ValueError, match=r"requires latents z \[n, 16, h, w\], not \[1, 64\]"):
         generator.decode(Latent(torch.zeros(1, 64)))
     with pytest.raises(ValueError, match="no classes"):
         generator.decode(Latent(torch.zeros(1, 16, 2, 2), torch.zeros(1, 64)))

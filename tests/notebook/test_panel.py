@@ -171,7 +171,7 @@ def test_reset_and_the_result_in_a_later_cell(notebook: Notebook) -> None:
     notebook.drag("Next seed", 9)
     notebook.drag("Steps", 3)
     notebook.click("Reset")
-    wait_for(notebook, "session.run.recipe.seeds == [9]")
+    wait_for(notebook, "session.run.config.seeds == [9]")
     assert notebook.ask("session.result().index") == 3
     assert notebook.ask("[other.step, other.mood]") == [None, "playing"]  # nobody asked for its result
     labels = [

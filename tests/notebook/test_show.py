@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from fusedream_nb.method.optimise import Step
+from fusedream_nb.method.run import Step
 from fusedream_nb.models.generators import Latent
 from fusedream_nb.notebook import show
 

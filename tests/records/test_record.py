@@ -21,6 +21,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import fusedream_nb as fd
+from fusedream_nb.method.barrier import BilevelRule
 from fusedream_nb.method.budgets import Budget
 from fusedream_nb.records import png, record
 from fusedream_nb.records.record import Record, describe, hashes, read_record, save, slug
@@ -292,7 +293,7 @@ def draw(models, folder, prompts=("a blue dog",), seeds=(0,), done=3, turned=Non
 
 def keep(run, folder, done, turned):
     for step in islice(run, done + 1):
-        run.turn(**turned.get(step.index, {}))
+        run.set(**turned.get(step.index, {}))
     return [save(image, what, folder) for image, what in describe(run)]
 
 
@@ -309,7 +310,7 @@ def test_a_record_says_what_made_the_picture(models, tmp_path):
     assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in told.weights.values())
     assert any(name.endswith("generator/model.safetensors") for name in told.weights)
     empty = {f.name for f in fields(told) if getattr(told, f.name) in ("", [], {}, None)}
-    assert empty == {"options", "knobs", "canvas"}
+    assert empty == {"knobs", "canvas"}
 
 
 def test_a_replay_is_equal_alone_in_a_batch_and_stopped_early(models, tmp_path):
@@ -344,9 +345,9 @@ def png_of(path):
 def test_compositions_and_transports_replay_too(models, tmp_path):
     tiny = Budget("tiny", M=4, k=2, steps=2, copies=2, lr=0.02, start_copies=1, judged_copies=2)
     boxes = [fd.Placement.at(0.5, "left", "top"), fd.Placement(0.65, 0.5, 1.0, height=0.4)]
-    duet = fd.compose("a cat on a house", models, placements=boxes, budget=tiny, beta=0.5)
+    duet = fd.compose("a cat on a house", models, placements=boxes, budget=tiny, rule=BilevelRule(0.5))
     plan = fd.transport(["a cat", "a house"], models, seed=[1, 2], patches=4, budget=tiny)
-    for run, turned in ((duet, {"rival": "linear"}), (plan, {"epsilon": 0.4})):
+    for run, turned in ((duet, {"rule": "linear"}), (plan, {"epsilon": 0.4})):
         paths = keep(run, tmp_path, 2, {1: turned})
         assert [read_record(path).knobs for path in paths] == [[{"step": 1, **turned}]] * len(paths)
         assert read_record(paths[-1]).prompt in ("a cat on a house", "a cat, a house")

@@ -33,8 +33,24 @@ def test_captions_are_short_and_notebooks_have_two_digits():
 def test_figures_are_chosen_in_the_papers_order_whatever_the_case():
     assert [figure.id for figure in figures.chosen(["OT-01", "fd-02", "fd-02"])] == ["fd-02", "ot-01"]
     assert len(figures.chosen(["fd-02", "all"])) == len(IDS)
+    assert [figure.id for figure in figures.chosen(["12", "00"])] == ["ot-04"]
     with pytest.raises(ValueError, match="'fd-99'; known are all, fd-01"):
         figures.chosen(["fd-01", "fd-99"])
+
+
+def test_notebooks_are_found_by_figure_by_number_and_all(folder):
+    for name in ("02_cat.ipynb", "15_live.ipynb", "notes.ipynb"):
+        (folder / name).write_text("{}")
+    named = {
+        ("fd-02", "01"): ["01_attack.ipynb"],
+        ("15", "fd-03"): ["02_cat.ipynb", "15_live.ipynb"],
+        ("ALL",): ["01_attack.ipynb", "02_cat.ipynb", "15_live.ipynb"],
+    }
+    for names, found in named.items():
+        assert [path.name for path in figures.notebooks(names)] == found
+    for names in (["ot-01"], ["fd-02", "16"]):
+        with pytest.raises(FileNotFoundError, match="FUSEDREAM_NOTEBOOKS"):
+            figures.notebooks(names)
 
 
 @pytest.mark.parametrize(
@@ -78,3 +94,4 @@ def test_the_command_lists_them_for_people_and_for_programs(folder, capsys, monk
     assert all(name in shown for name in IDS)
     assert "01_attack.ipynb" in shown
     assert shown.count("not measured") == 1
+    assert [line.split()[0] for line in shown.splitlines()] == IDS  # a row is a line where a program reads

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fusedream_nb.models import Models, load
+from fusedream_nb.models.biggan_deep import BigGANDeep
 from fusedream_nb.models.encoders import Clip
-from fusedream_nb.models.generators import BigGANDeep
 from fusedream_nb.models.upscaler import Upscaler, bicubic
 from fusedream_nb.models.vqgan import VQGAN, nearest
 from fusedream_nb.models.weights import entry

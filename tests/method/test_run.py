@@ -15,12 +15,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import fusedream_nb as fd
-from fusedream_nb.method import augment
+from fusedream_nb.method import augment, run_from
 from fusedream_nb.method.budgets import Budget
 from fusedream_nb.method.latents import noisy
-from fusedream_nb.method.optimise import Step
-from fusedream_nb.method.recipes import make
-from fusedream_nb.method.steer import Refused, Steerable
+from fusedream_nb.method.run import Refused, Run, Step
 from fusedream_nb.models import Models
 from fusedream_nb.models.generators import Latent
 
@@ -30,39 +28,41 @@ DOG, CAR = "a photo of a blue dog", "a photo of a red car"
 TWO = (fd.Placement.at(0.5, "left", "top"), fd.Placement.at(0.65))
 
 
-def dogs(models: Models, seed: Any = 1, **more: Any) -> Steerable:
+def dogs(models: Models, seed: Any = 1, **more: Any) -> Run:
     return fd.fusedream(DOG, models, seed=seed, **{"budget": TINY, **more})
 
 
-def duets(models: Models, **more: Any) -> Steerable:
-    return fd.compose("a cat on a house", models, **{"placements": TWO, "keep": 1, "budget": TINY, **more})
+def duets(models: Models, **more: Any) -> Run:
+    return fd.compose(
+        "a cat on a house", models, **{"placements": fd.Placements.of(TWO, 1), "budget": TINY, **more}
+    )
 
 
-def plans(models: Models, **more: Any) -> Steerable:
+def plans(models: Models, **more: Any) -> Run:
     return fd.transport([DOG, CAR], models, **{"patches": 4, "budget": TINY, **more})
 
 
-def pair(models: Models) -> Steerable:
+def pair(models: Models) -> Run:
     return dogs(models, [1, 2])
 
 
-RUNS: dict[str, tuple[Callable[..., Steerable], dict[int, dict[str, Any]]]] = {
+RUNS: dict[str, tuple[Callable[..., Run], dict[int, dict[str, Any]]]] = {
     "fusedream": (
         dogs,
         {2: {"lr": 0.01, "cutout": 0.3}, 4: {"prompt": ["a cat"], "noise": 0.1, "copies": 3}},
     ),
-    "compose": (duets, {2: {"rival": "inverse", "beta": 0.5}, 4: {"lr": 0.01, "colour": 0.0}}),
+    "compose": (duets, {2: {"rule": "inverse", "beta": 0.5}, 4: {"lr": 0.01, "colour": 0.0}}),
     "transport": (plans, {2: {"epsilon": 0.5, "patches": 3}, 4: {"prompt": ["a cat"], "noise": 0.1}}),
 }
 
 
-def through(run: Steerable, knobs: dict[int, dict[str, Any]], first: int = -1) -> list[Step]:
+def through(run: Run, knobs: dict[int, dict[str, Any]], first: int = -1) -> list[Step]:
     """Take all steps, the knobs turned after those that they name, from the first on."""
     steps = []
     for step in run:
         steps.append(step)
         if step.index >= first:
-            run.turn(**knobs.get(step.index, {}))
+            run.set(**knobs.get(step.index, {}))
     return steps
 
 
@@ -92,7 +92,7 @@ def test_resumed_at_any_step_it_is_the_unbroken_run(models: Models, name: str) -
     for step in whole:
         steps.append(step)
         states.append(stored(whole.state_dict()))
-        whole.turn(**knobs.get(step.index, {}))
+        whole.set(**knobs.get(step.index, {}))
     assert len(steps) == STEPS + 1
     for at in (0, 3, STEPS):
         again = method(models)
@@ -103,7 +103,7 @@ def test_resumed_at_any_step_it_is_the_unbroken_run(models: Models, name: str) -
     assert whole.log == [{"step": at, n: v} for at, many in knobs.items() for n, v in sorted_as(whole, many)]
 
 
-def sorted_as(run: Steerable, many: dict[str, Any]) -> list[tuple[str, Any]]:
+def sorted_as(run: Run, many: dict[str, Any]) -> list[tuple[str, Any]]:
     """Changes made at once are taken in the order in which the run lists its knobs."""
     return [(name, many[name]) for name in run.knobs if name in many]
 
@@ -128,9 +128,9 @@ def test_the_log_makes_the_same_pictures_again(models: Models, name: str) -> Non
     changes: dict[int, dict[str, Any]] = {}
     for entry in run.log:
         changes.setdefault(entry["step"], {}).update({n: v for n, v in entry.items() if n != "step"})
-    again = make(run.recipe, models)
+    again = run_from(run.config, models)
     assert same(through(again, changes)[-1], last)
-    assert not same(list(make(run.recipe, models))[-1], last)
+    assert not same(list(run_from(run.config, models))[-1], last)
 
 
 def named(value: object) -> str:
@@ -153,7 +153,7 @@ SAME_AS = [
 
 @pytest.mark.parametrize(("method", "knobs", "arguments"), SAME_AS, ids=named)
 def test_a_knob_turned_at_the_start_is_the_argument(
-    models: Models, method: Callable[..., Steerable], knobs: dict[str, Any], arguments: dict[str, Any]
+    models: Models, method: Callable[..., Run], knobs: dict[str, Any], arguments: dict[str, Any]
 ) -> None:
     run, other = method(models, steps=2), method(models, **{"steps": 2, **arguments})
     if "policy" in arguments:  # the start is ranked by it too
@@ -169,7 +169,7 @@ def test_a_knob_turned_at_the_start_is_the_argument(
 def test_the_rule_is_followed_a_step_after_it_was_chosen(models: Models) -> None:
     run, plain = (duets(models, placements=TWO[1], steps=4) for _ in range(2))
     plain = list(plain)
-    steps = through(run, {2: {"rival": "linear", "lam": 0.9}})
+    steps = through(run, {2: {"rule": "linear", "lam": 0.9}})
     assert torch.equal(steps[3].image, plain[3].image)
     assert not torch.equal(steps[3].lam, plain[3].lam)
     assert not torch.equal(steps[4].image, plain[4].image)
@@ -198,11 +198,11 @@ def test_other_words_begin_the_best_anew_and_change_what_is_climbed(models: Mode
 def test_more_steps_go_on_after_the_last(models: Models) -> None:
     run = dogs(models, steps=2)
     taken = [next(run) for _ in range(3)]
-    run.turn(steps=4)
+    run.set(steps=4)
     taken += list(run)
     assert [step.index for step in taken] == [0, 1, 2, 3, 4]
     assert same(taken[-1].image, list(dogs(models, steps=4))[-1].image)
-    run.turn(lr=1.0)
+    run.set(lr=1.0)
     assert next(run, None) is None
     assert run.log == [{"step": 2, "steps": 4}]  # what comes after the end changes nothing
 
@@ -219,19 +219,19 @@ BAD = [
     (plans, {"weights": [1.0, -1.0]}, "above 0"),
     (plans, {"patches": 0}, "at least 1"),
     (plans, {"prompt": []}, "no prompt"),
-    (duets, {"rival": "me"}, "known are"),
+    (duets, {"rule": "me"}, "known are"),
     (duets, {"beta": -1.0}, "0 or more"),
 ]
 
 
 @pytest.mark.parametrize(("method", "knobs", "reason"), BAD, ids=named)
 def test_a_value_that_is_refused_goes_back(
-    models: Models, method: Callable[..., Steerable], knobs: dict[str, Any], reason: str
+    models: Models, method: Callable[..., Run], knobs: dict[str, Any], reason: str
 ) -> None:
-    run = method(models, steps=0)
+    run = method(models, steps=1)
     next(run)
     before = dict(run.knobs)
-    run.turn(**knobs)
+    run.set(**knobs)
     with pytest.raises(Refused, match=reason):
         next(run)
     assert run.wanted == run.knobs == before
@@ -241,7 +241,7 @@ def test_a_value_that_is_refused_goes_back(
 def test_after_a_refusal_the_run_goes_on_as_if_nothing_had_been(models: Models) -> None:
     run = dogs(models, steps=2)
     next(run)
-    run.turn(lr=-1.0, prompt=[" "], copies=3)
+    run.set(lr=-1.0, prompt=[" "], copies=3)
     for name in ("lr", "prompt"):
         with pytest.raises(Refused, match=name):
             next(run)
@@ -252,14 +252,13 @@ def test_after_a_refusal_the_run_goes_on_as_if_nothing_had_been(models: Models) 
 def test_an_unknown_knob_and_another_runs_state_are_named(models: Models) -> None:
     run = dogs(models)
     with pytest.raises(ValueError, match="no knob called 'speed'; it has lr, steps"):
-        run.turn(speed=1)
+        run.set(speed=1)
     with pytest.raises(ValueError, match="take a step first"):
         run.state_dict()
     next(run)
     for other in (plans(models), dogs(models, k=3)):
-        other.load_state_dict(run.state_dict())
         with pytest.raises(ValueError, match="resume with the same"):
-            next(other)
+            other.load_state_dict(run.state_dict())
 
 
 def test_a_closed_run_keeps_its_step_and_lets_go_of_the_rest(models: Models) -> None:

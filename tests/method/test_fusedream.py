@@ -10,7 +10,7 @@ from torch import Tensor
 
 import fusedream_nb as fd
 from fusedream_nb.method.latents import OverParameterised
-from fusedream_nb.method.optimise import climb
+from fusedream_nb.method.run import climb
 from fusedream_nb.method.scores import Score
 from fusedream_nb.models import Models
 from fusedream_nb.models.classes import nearest_classes
@@ -186,7 +186,7 @@ class Broken(Score):
 def test_nan_stops_the_run_and_names_the_step(rng: torch.Generator) -> None:
     start = OverParameterised.start(Latent(torch.zeros(1, 1, 3)))
     run = climb(Parabola(), Broken(), start, rng, steps=9, judge=Near(torch.zeros(1, 3)))
-    with pytest.raises(FloatingPointError, match="not a finite number at step 3 of 9"):
+    with pytest.raises(FloatingPointError, match="not a finite number at step 2 of 9"):
         list(run)
 
 
@@ -200,7 +200,7 @@ def test_nan_stops_the_run_and_names_the_step(rng: torch.Generator) -> None:
         ({"copies": 0}, "at least 1, not 0"),
         ({"lr": 0.0}, "learning rate must be above 0"),
         ({"seed": -4}, "A seed is a whole number"),
-        ({"prompt": ["a", "b"], "seed": [1, 2, 3]}, "2 prompts want one seed or as many, not 3"),
+        ({"prompt": ["a", "b"], "seed": [1, 2, 3]}, "2 prompts require one seed or as many, not 3"),
         ({"budget": "huge"}, "No budget is called 'huge'; known are smoke, quick, gallery, colab, paper"),
         ({"policy": ["blur"]}, "Unknown augmentation 'blur'"),
     ],

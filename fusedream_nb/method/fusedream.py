@@ -1,0 +1,160 @@
+"""FuseDream for single pictures (Algorithm 1 of the paper): start, over-parameterise, climb."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from fusedream_nb.models import Models
+from fusedream_nb.models.classes import near
+from fusedream_nb.models.generators import Latent
+
+from . import augment
+from .budgets import Budget
+from .latents import OverParameterised, Parameterisation, Plain, Sampler, Weights, normal_y, top_k
+from .run import Run, RunConfig, S, Step, configure, encoded
+from .scores import AugCLIP, Score
+
+StartY = Literal["classes", "normal", "nearest"]
+JUDGE_SEED, START_SEED = 20_211_203, 12_015_73  # the fixed augmentations; any constants do
+
+
+def fusedream(
+    prompt: str | Sequence[str],
+    models: Models,
+    *,
+    seed: int | Sequence[int] = 0,
+    budget: str | Budget | None = None,
+    policy: Collection[str] = augment.ALL,
+    weights: Weights | Literal["plain"] = "scalar",
+    y: StartY = "classes",
+    start: Parameterisation | Latent | None = None,
+    **sizes: float | None,
+) -> FusedreamRun:
+    """Return a run that makes a picture from words by climbing AugCLIP (FuseDream, Algorithm 1).
+
+    Args:
+        prompt: one text, or several: one picture each, the same as alone up to rounding.
+        models: what is climbed and what scores it.
+        seed: one for all prompts, or one each; several seeds for one prompt make several pictures.
+        budget: a budget's name, or a Budget of your own; None: that of the environment, else quick.
+        policy: the augmentations that are on, or the strength of each in [0, 1].
+        weights: one scalar a basis latent, from 1/k (the paper); one softmaxed logit a "coordinate" (the
+            authors' code); or "plain", which climbs the mean of the basis, one latent.
+        y: the start's class embedding: any class's, from N(0, I) where it is "normal" (Fig. 12), or of the
+            ten classes whose names CLIP finds "nearest" to the prompt.
+        start: where to begin instead of a search; a Latent [n, …] or a parameterisation of n latents.
+        sizes: fields of the budget to replace: M, k, steps, copies, lr, ….
+
+    The picture is the last Step's ``best_image`` [n, 3, h, w] in [-1, 1].
+    Raises ValueError, before any work, for an empty prompt or numbers out of range.
+    """
+    options = {"policy": policy, "weights": weights, "y": y, "start": start}
+    return FusedreamRun(models, configure("fusedream", prompt, seed, budget, sizes, **options))
+
+
+class AugCLIPRun(Run[S]):
+    """What the runs share that climb AugCLIP: prompts, one a picture, and a search for the start."""
+
+    def __init__(self, models: Models, config: RunConfig, **knobs: Any) -> None:  # noqa: ANN401
+        self.models, self.config = models, config
+        sizes, self.policy = config.budget, config.options.get("policy", augment.ALL)
+        self.aug = AugCLIP(models.clip, config.prompts, sizes.copies, policy=self.policy)
+        fixed = augment.draw(1, sizes.judged_copies, torch.Generator().manual_seed(JUDGE_SEED))
+        self.fixed = AugCLIP(models.clip, config.prompts, sizes.judged_copies, fixed=fixed)
+        self.seeded = [torch.Generator().manual_seed(seed) for seed in config.seeds]
+        strength = augment.strengths(self.policy)
+        super().__init__(
+            models.generator,
+            self.objective(),
+            self.seeded,
+            steps=sizes.steps,
+            lr=sizes.lr,
+            judge=self.fixed,
+            copies=sizes.copies,
+            **{name: strength.get(name, 0.0) for name in augment.ALL},
+            **knobs,
+            prompt=config.prompts,
+        )
+        self.setters |= {"prompt": self.set_prompt, "copies": self.aug.set_copies}
+        self.setters |= {name: partial(self.aug.set_strength, name) for name in augment.ALL}
+
+    def objective(self) -> Score:
+        """Return what is climbed: AugCLIP (Eq. 3)."""
+        return self.aug
+
+    def set_prompt(self, texts: Sequence[str]) -> None:
+        """Climb other texts from now on, one for all pictures or one each; ValueError for an empty one."""
+        self.aug.text = self.fixed.text = encoded(self, texts)
+        self.reset_best()
+
+    def search(self, texts: Sequence[str], y: StartY = "classes") -> Latent:
+        """Return the k best of M samples for each text [n, k, …] (Algorithm 1, lines 1 and 2).
+
+        Those of one seed, and one law, share the M pictures.
+        """
+        sizes, models, found = self.config.budget, self.models, dict[int, Latent]()
+        same = augment.draw(1, sizes.start_copies, torch.Generator().manual_seed(START_SEED), self.policy)
+        runs = list(zip(texts, self.config.seeds, strict=True))
+        for text, seed in dict.fromkeys((text if y == "nearest" else None, seed) for text, seed in runs):
+            law: Sampler | None = normal_y(models.generator) if y == "normal" else None
+            if text is not None:
+                law = near(text, models.generator, models.clip)
+            rows = [i for i, run in enumerate(runs) if run[1] == seed and text in (None, run[0])]
+            rank = AugCLIP(models.clip, [texts[i] for i in rows], sizes.start_copies, fixed=same)
+            rng = self.seeded[rows[0]]
+            best, _ = top_k(models.generator, rank.table, sizes.M, sizes.k, rng, sample=law)
+            for place, i in enumerate(rows):
+                found[i] = best[place : place + 1]
+                self.seeded[i].set_state(rng.get_state())
+        return Latent.cat([found[i] for i in range(len(runs))])
+
+
+class FusedreamRun(AugCLIPRun[Step]):
+    """A run of :func:`fusedream`."""
+
+    method = "fusedream"
+
+    @classmethod
+    def from_config(cls, config: RunConfig, models: Models) -> FusedreamRun:
+        """Return a run that has not begun, of what another was asked for."""
+        return fusedream(config.prompts, models, seed=config.seeds, budget=config.budget, **config.options)
+
+    def __init__(self, models: Models, config: RunConfig) -> None:
+        super().__init__(models, config, noise=0.0)
+        start = config.options["start"]
+        self._start = None if start is None else given(start, len(config.seeds))
+
+    def begin(self) -> Parameterisation:
+        """Return the k best of M samples for each prompt, over-parameterised."""
+        basis, weights = (
+            self.search(self.config.prompts, self.config.options["y"]),
+            self.config.options["weights"],
+        )
+        if weights == "plain":
+            return Plain(basis.map(lambda t: t.mean(1)))
+        return OverParameterised.start(basis, weights, self.seeded)
+
+    def restored(self, tensors: list[Tensor]) -> Parameterisation:
+        """Return a saved run's parameterisation from its tensors."""
+        weights = self.config.options["weights"]
+        check_basis(tensors, self.config)
+        return Plain(Latent(*tensors)) if weights == "plain" else OverParameterised.of(tensors, weights)
+
+
+def check_basis(tensors: Sequence[Tensor], config: RunConfig) -> None:
+    """Raise ValueError for a saved over-parameterisation of another number of basis latents."""
+    if config.options.get("weights") != "plain" and tensors[-1].shape[1] != config.budget.k:
+        raise ValueError("The saved state is of a run with other sizes; resume with the same arguments.")
+
+
+def given(start: Parameterisation | Latent, n: int) -> Parameterisation:
+    """Return a start as a parameterisation; ValueError unless it is one of n latents."""
+    begin = Plain(start) if isinstance(start, Latent) else start
+    if len(begin.combine()) != n:
+        raise ValueError(f"{n} pictures require a start of {n} latents, not {len(begin.combine())}.")
+    return begin

@@ -1,0 +1,505 @@
+"""A run of a method: Algorithm 1 of FuseDream as an iterator, whose attributes are its state.
+
+Iterate over it for its Steps; in between, set knobs, save its state, or go back to a saved one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+
+from fusedream_nb.models.generators import Generator, Latent
+
+from .budgets import Budget
+from .budgets import budget as find_budget
+from .latents import Parameterisation, Plain, noisy
+from .scores import Rng, Score
+
+if TYPE_CHECKING:
+    from fusedream_nb.models import Models
+
+CHECK_EVERY = 5  # steps between two looks at whether the picture is the best so far
+State = dict[str, Any]  # tensors, numbers, texts, and lists and dictionaries of them
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a run for n pictures at once; index 0 is the start, before any step.
+
+    ``image`` [n, 3, h, w] in [-1, 1] is the picture *after* the step, and ``score`` [n] its own, on fresh
+    random views. ``best_score`` [n] is taken on fixed ones, and ``best_image`` is its picture.
+    ``knobs`` are the values in force; ``seconds`` count from the run's beginning.
+    """
+
+    index: int
+    total: int
+    image: Tensor
+    score: Tensor
+    best_image: Tensor
+    best_score: Tensor
+    latent: Latent
+    knobs: dict[str, Any]
+    seconds: float
+
+    def pictures(self) -> Tensor:
+        """Return the pictures [m, 3, h, w] to keep, one a result."""
+        return self.best_image
+
+    def fixed_score(self) -> Tensor:
+        """Return the score [m] of each of :meth:`pictures`, on fixed views."""
+        return self.best_score
+
+    def frames(self, *, best: bool = False) -> list[list[Tensor]]:
+        """Return, for each result, the pictures [3, h, w] that a film shows side by side; or its ``best``."""
+        return [[image] for image in (self.best_image if best else self.image)]
+
+    def losses(self) -> dict[str, Tensor]:
+        """Return what is to fall, [n] by name, beside the score that is to rise."""
+        return {}
+
+
+S = TypeVar("S", bound=Step)
+
+
+class Refused(ValueError):
+    """A value that a knob does not take; the run is as it was, and can go on."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run was asked for: ``options`` are the method's arguments other than prompt, seed and budget."""
+
+    method: str
+    prompts: list[Any]
+    seeds: list[int]
+    budget: Budget
+    options: dict[str, Any]
+
+
+def packed(value: Any) -> Any:  # noqa: ANN401
+    """Return an option as JSON holds it; TypeError for what it does not, such as a picture."""
+    if is_dataclass(value) and not isinstance(value, type | Latent):
+        own = {field.name: packed(getattr(value, field.name)) for field in fields(value)}
+        return {"is": type(value).__name__, **own}
+    if isinstance(value, Mapping):
+        return {name: packed(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [packed(each) for each in value]
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise TypeError(f"an argument is a {type(value).__name__}")
+
+
+def unpacked(value: Any, parts: Sequence[type]) -> Any:  # noqa: ANN401
+    """Return an option from what :func:`packed` made of it; ``parts`` are the dataclasses it may hold."""
+    if isinstance(value, Mapping):
+        own = {name: unpacked(each, parts) for name, each in value.items()}
+        kinds = {part.__name__: part for part in parts}
+        return kinds[own.pop("is")](**own) if "is" in own else own
+    return tuple(unpacked(each, parts) for each in value) if isinstance(value, list) else value
+
+
+def configure(
+    method: str,
+    prompt: str | Sequence[Any],
+    seed: int | Sequence[int],
+    budget: str | Budget | None,
+    sizes: Mapping[str, Any],
+    **options: Any,  # noqa: ANN401
+) -> RunConfig:
+    """Return a validated RunConfig: one prompt with many seeds, many prompts with one, or one each.
+
+    ``sizes`` are fields of a Budget in place of the budget's own, unless None.
+    Raises TypeError for a size that no Budget has, and what :func:`validate` raises.
+    """
+    base = budget if isinstance(budget, Budget) else find_budget(budget)
+    unknown = set(sizes) - {field.name for field in fields(Budget)}
+    if unknown:
+        raise TypeError(f"{method} takes no argument called {sorted(unknown)[0]!r}.")
+    own = replace(base, **{name: value for name, value in sizes.items() if value is not None})
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    seeds = [seed] if isinstance(seed, int) else [int(s) for s in seed]
+    n = max(len(prompts), len(seeds))
+    if min(len(prompts), len(seeds)) == 1:
+        prompts, seeds = prompts * (n // len(prompts)), seeds * (n // len(seeds))
+    config = RunConfig(method, prompts, seeds, own, options)
+    validate(config)
+    return config
+
+
+def validate(config: RunConfig) -> None:
+    """Raise ValueError for an empty prompt, a seed out of range, numbers that do not pair, and bad sizes."""
+    prompts, seeds, sizes = config.prompts, config.seeds, config.budget
+    check_prompts(prompts)
+    if not seeds or any(s < 0 or s >= 2**63 for s in seeds):
+        raise ValueError("A seed is a whole number from 0 to 2^63 - 1.")
+    if len(prompts) != len(seeds):
+        raise ValueError(f"{len(prompts)} prompts require one seed or as many, not {len(seeds)}.")
+    if not 1 <= sizes.k <= sizes.M:
+        raise ValueError(f"The start keeps k of M samples, so 1 ≤ k ≤ M; got k = {sizes.k}, M = {sizes.M}.")
+    if sizes.steps < 0:
+        raise ValueError(f"The number of steps must be 0 or more, not {sizes.steps}.")
+    if sizes.copies < 1:
+        raise ValueError(f"The number of augmented copies must be at least 1, not {sizes.copies}.")
+    _check_lr(sizes.lr)
+
+
+def check_prompts(prompts: Sequence[Any]) -> None:
+    """Raise ValueError where there is no prompt, or an empty text among them."""
+    if not prompts or any(isinstance(prompt, str) and not prompt.strip() for prompt in prompts):
+        raise ValueError("The prompt is empty; say in words what the picture should show.")
+
+
+class Run(Iterator[S]):
+    """Adam on a score over a latent (FuseDream, Algorithm 1, line 3); the base of every method's run.
+
+    ``models`` and ``config`` are what it was made of, ``step`` is the last one. ``knobs`` are the values in
+    force and ``wanted`` those from the next step on; ``log`` holds the changes, each with the step after
+    which it was made. A method says where it begins (:meth:`begin`) and what score it climbs; another
+    :meth:`direction`, :meth:`evaluate` or :meth:`report` where that is not all.
+    """
+
+    method: ClassVar[str] = "climb"
+    parts: ClassVar[tuple[type, ...]] = ()  # dataclasses that the options may hold
+    renamed: ClassVar[dict[str, str]] = {}  # knobs that records until format 3 call otherwise
+    models: Models
+    config: RunConfig
+
+    def __init__(
+        self,
+        generator: Generator,
+        score: Score,
+        rng: Rng,
+        *,
+        steps: int,
+        lr: float,
+        start: Parameterisation | None = None,
+        judge: Score | None = None,
+        **knobs: Any,  # noqa: ANN401
+    ) -> None:
+        _check_lr(lr)
+        self.generator, self.score, self.judge = generator, score, judge or score
+        self.rng, self.rngs = rng, [rng] if isinstance(rng, torch.Generator) else list(rng)
+        self.lr, self.total, self.noise, self.index = lr, steps, 0.0, 0
+        self.knobs: dict[str, Any] = {"lr": lr, "steps": steps, **knobs}
+        self.wanted = dict(self.knobs)
+        self.setters: dict[str, Callable[[Any], None]] = {
+            "lr": self.set_lr,
+            "steps": self.set_steps,
+            "noise": self.set_noise,
+        }
+        self.log: list[dict[str, Any]] = []
+        self.step: S | None = None
+        self._start, self._adam = start, None
+        self._gradient: Sequence[Tensor] = ()
+        self._before: list[Tensor] = []
+        self._resumed = self._closed = self._reset = False
+        self.image = self.value = self.best_image = self.best_score = torch.empty(0)
+
+    # What a method says.
+
+    @classmethod
+    def from_config(cls, config: RunConfig, models: Models) -> Run[Any]:
+        """Return a run that has not begun, of what another was asked for; raises what its method raises."""
+        raise TypeError(f"{cls.__name__} does not say how it is made from a RunConfig.")
+
+    def begin(self) -> Parameterisation:
+        """Return where the run starts, after the search for it if there is one."""
+        raise TypeError(f"{type(self).__name__} does not say where it begins.")
+
+    def restored(self, tensors: list[Tensor]) -> Parameterisation:
+        """Return what :meth:`begin` returns, made of its tensors."""
+        return Plain(Latent(*tensors))
+
+    def direction(self, gradient: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return v [d] for each parameter, against which Adam moves it."""
+        return [-g for g in gradient]
+
+    def report(self, **common: Any) -> S:  # noqa: ANN401
+        """Return the Step of what all Steps hold."""
+        return Step(**common)  # type: ignore[return-value]
+
+    def words(self) -> list[list[str]]:
+        """Return the texts that each picture should show."""
+        prompts, n = list(self.knobs["prompt"]), len(self.config.seeds)
+        return [[text] for text in (prompts * n if len(prompts) == 1 else prompts)]
+
+    # The algorithm.
+
+    def __next__(self) -> S:
+        """Make the next step: what :meth:`set` asked for, then Algorithm 1, line 3, once.
+
+        The first is the start, index 0; after :meth:`load_state_dict` it is the saved one again.
+        Raises Refused for a value that a knob does not take, and FloatingPointError, naming the step,
+        where the score is not a finite number.
+        """
+        if self._moves():
+            gradient = self._gradient or self.evaluate()  # of the score of random views
+            for parameter, v in zip(self.start.parameters(), self.direction(gradient), strict=True):
+                parameter.grad = v
+            self.adam.step()
+            self.start.project_(self.generator)
+            self.index += 1
+        self._gradient = self.evaluate(look=not self._resumed)
+        self.step = self._report()
+        return self.step
+
+    def evaluate(self, *, look: bool = False) -> Sequence[Tensor]:
+        """Draw the pictures, score random views of them, and return the score's gradient (Eq. 2 to 4).
+
+        With ``look``, the best is kept too. After the last step there is no gradient, and no randomness
+        has been taken.
+        """
+        last = self.index >= self.total
+        with torch.set_grad_enabled(not last):
+            latent = self.start.combine()
+            image = self.generator.decode(latent)
+            self.image = image.detach()
+            if look:
+                self.keep_best(self.image)
+            self._before = [rng.get_state() for rng in self.rngs]
+            if self.noise and not last:
+                image = self.generator.decode(noisy(latent, self.noise, self.rng))
+            value = self.score(image, self.rng)
+            gradient = () if last else torch.autograd.grad(value.sum(), self.start.parameters())
+        if self.noise and not last:
+            with torch.no_grad():
+                value = self.score(self.image, [self._clone(state) for state in self._before])
+        self.value = value.detach()
+        self.check_finite(self.value)
+        if last:
+            self.rewind()
+        return gradient
+
+    def keep_best(self, image: Tensor) -> None:
+        """Keep each picture that the judge, whose views do not change, prefers to the best so far."""
+        if not (self.checks or self._reset):
+            return
+        with torch.no_grad():
+            score = self.judge(image, self.rng)
+        if self._reset or not len(self.best_score):
+            self.best_image, self.best_score = image.clone(), score
+        better = score > self.best_score
+        self.best_image = torch.where(better[:, None, None, None], image, self.best_image)
+        self.best_score = torch.where(better, score, self.best_score)
+        self._reset = False
+
+    @property
+    def checks(self) -> bool:
+        """Whether this step's picture is looked at: it may be the best so far."""
+        return self.index % CHECK_EVERY == 0 or self.index >= self.total
+
+    def check_finite(self, *values: Tensor) -> None:
+        """Raise FloatingPointError, naming the step, unless all values are finite."""
+        if not all(bool(torch.isfinite(value).all()) for value in values):
+            raise FloatingPointError(
+                f"The score is not a finite number at step {self.index} of {self.total}; "
+                "lower the learning rate or take another seed."
+            )
+
+    def rewind(self) -> None:
+        """Let go of the gradient, and take back the randomness that it took: it is evaluated anew."""
+        self._gradient = ()
+        for rng, state in zip(self.rngs, self._before, strict=True):
+            rng.set_state(state)
+
+    @property
+    def start(self) -> Parameterisation:
+        """What is moved."""
+        assert self._start is not None
+        return self._start
+
+    @property
+    def adam(self) -> torch.optim.Adam:
+        """The optimiser, at the rate that is in force."""
+        if self._adam is None:
+            self._adam = torch.optim.Adam([p.requires_grad_() for p in self.start.parameters()], lr=self.lr)
+        self._adam.param_groups[0]["lr"] = self.lr
+        return self._adam
+
+    def _moves(self) -> bool:
+        """Begin, or take the knobs; return whether a step is to be made before the pictures are drawn."""
+        if self._closed:
+            raise StopIteration
+        if self.step is None:
+            if not self._resumed:
+                self._began = time.monotonic()
+                self._start = self._start or self.begin()
+            _ = self.adam
+            return False
+        self._resumed = False
+        if "steps" in self.knobs:
+            self._take("steps")
+        if self.index >= self.total:
+            raise StopIteration
+        for name in self.wanted:
+            self._take(name)
+        return True
+
+    def _report(self) -> S:
+        return self.report(
+            index=self.index,
+            total=self.total,
+            image=self.image,
+            score=self.value,
+            best_image=self.best_image,
+            best_score=self.best_score,
+            latent=self.start.combine().map(lambda t: t.detach()),
+            knobs=dict(self.knobs),
+            seconds=time.monotonic() - self._began,
+        )
+
+    @staticmethod
+    def _clone(state: Tensor) -> torch.Generator:
+        rng = torch.Generator()
+        rng.set_state(state)
+        return rng
+
+    # Knobs.
+
+    def set(self, **knobs: Any) -> None:  # noqa: ANN401  numbers and texts
+        """Ask for other values from the next step on; ValueError for a knob that this run has not."""
+        for name in knobs:
+            if name not in self.knobs:
+                raise ValueError(f"This run has no knob called {name!r}; it has {', '.join(self.knobs)}.")
+        self.wanted.update({name: self._normal(name, value) for name, value in knobs.items()})
+
+    turn = set
+
+    def reset_best(self) -> None:
+        """Begin the best anew with the next step's picture: scores from then on mean something else."""
+        self._reset = True
+
+    def set_lr(self, lr: float) -> None:
+        """Change Adam's rate, its moments kept; ValueError unless it is above 0."""
+        _check_lr(lr)
+        self.lr = float(lr)
+
+    def set_steps(self, steps: int) -> None:
+        """Change the number of steps; with fewer than are done, the next one is the last."""
+        self.total = max(int(steps), min(self.index + 1, self.total))
+
+    def set_noise(self, std: float) -> None:
+        """Change the standard deviation of the noise on the latents that are scored; ValueError below 0."""
+        if not 0 <= std < math.inf:
+            raise ValueError(f"The noise's standard deviation must be 0 or more, not {std}.")
+        self.noise = float(std)
+
+    def _normal(self, name: str, value: Any) -> Any:  # noqa: ANN401
+        """Return a knob's value as a list where the knob is one, such as the prompts."""
+        if not isinstance(self.knobs[name], list):
+            return value
+        return [value] if isinstance(value, str | int | float) else list(value)
+
+    def _take(self, name: str) -> None:
+        value = self._normal(name, self.wanted[name])
+        if value == self.knobs[name]:
+            return
+        try:
+            self.setters[name](value)
+        except (ValueError, TypeError) as error:
+            self.wanted[name] = self.knobs[name]
+            raise Refused(f"{name}: {error}") from error
+        self.knobs[name] = value
+        self.log.append({"step": self.index, name: value})
+        self.turned(name)
+
+    def turned(self, name: str) -> None:
+        """Say what follows of a knob's new value: the gradient is of another score."""
+        if name not in ("lr", "steps"):
+            self.rewind()
+
+    # Its state.
+
+    def state_dict(self) -> State:
+        """Return copies of all that the run's future depends on, as it is after its last step.
+
+        Raises ValueError before the first step.
+        """
+        if self.step is None:
+            raise ValueError("A run that has not begun has no state; take a step first.")
+        return {
+            "method": self.method,
+            "knobs": dict(self.knobs),
+            "log": list(self.log),
+            "parameters": [p.detach().clone() for p in self.start.parameters()],
+            "adam": deepcopy(self.adam.state_dict()),
+            "rngs": list(self._before),
+            "index": self.index,
+            "total": self.total,
+            "seconds": time.monotonic() - self._began,
+            "best_image": self.best_image,
+            "best_score": self.best_score,
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Go back, or on, to a saved state: the next step is the saved one again, without a search.
+
+        Raises ValueError for the state of another method, or of a run with other sizes.
+        """
+        if state.get("method") != self.method or not state["knobs"].keys() <= self.knobs.keys():
+            raise ValueError("The saved state is another method's; resume with the same call.")
+        tensors = [t.detach().clone() for t in state["parameters"]]
+        if self._start is None:
+            self._start = self.restored(tensors)
+        mine = self._start.parameters()
+        if [p.shape for p in mine] != [t.shape for t in tensors] or len(state["rngs"]) != len(self.rngs):
+            raise ValueError("The saved state is of a run with other sizes; resume with the same arguments.")
+        with torch.no_grad():
+            for parameter, tensor in zip(mine, tensors, strict=True):
+                parameter.copy_(tensor)
+        for name, value in state["knobs"].items():
+            if value != self.knobs[name]:
+                self.setters[name](value)
+                self.knobs[name] = value
+        self.wanted, self.log = dict(self.knobs), list(state["log"])
+        self.index, self.total = state["index"], state["total"]
+        self.best_image, self.best_score = state["best_image"], state["best_score"]
+        self.adam.load_state_dict(deepcopy(state["adam"]))
+        self._before = [numbers.cpu() for numbers in state["rngs"]]
+        self.rewind()
+        self._began = time.monotonic() - state["seconds"]
+        self.step, self._resumed, self._closed, self._reset = None, True, False, False
+
+    def close(self) -> None:
+        """End the run and let go of what it holds in memory; ``step`` and ``log`` stay."""
+        self._closed, self._start, self._adam, self._gradient = True, None, None, ()
+
+
+def climb(
+    generator: Generator,
+    score: Score,
+    start: Parameterisation,
+    rng: Rng,
+    *,
+    steps: int,
+    lr: float = 5e-3,
+    judge: Score | None = None,
+) -> Run[Step]:
+    """Return a run that maximises a score of your own by Adam (FuseDream, Algorithm 1, line 3).
+
+    ``judge`` keeps the best picture (default: the score itself, with its randomness); after each step the
+    latents are clamped to the generator's valid set.
+    """
+    return Run(generator, score, rng, steps=steps, lr=lr, start=start, judge=judge, noise=0.0)
+
+
+def encoded(run: Run[Any], texts: Sequence[str]) -> Tensor:
+    """Return the vectors of new prompts of a run, one for all its pictures or one each; raises ValueError."""
+    check_prompts(texts)
+    n = len(run.config.seeds)
+    if len(texts) not in (1, n):
+        raise ValueError(f"{n} pictures require one prompt or as many, not {len(texts)}.")
+    return run.models.clip.encode_text(texts)
+
+
+def _check_lr(lr: float) -> None:
+    if not 0 < lr < math.inf:
+        raise ValueError(f"The learning rate must be above 0, and finite, not {lr}.")

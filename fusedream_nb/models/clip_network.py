@@ -1,0 +1,277 @@
+"""CLIP's two kinds of image tower and its text tower (Radford et al., 2021), in the least arithmetic.
+
+The parameters have open_clip's names, so its files load as they are. :func:`load_network` puts what is
+constant into the weights: a ResNet's batch norms, the slope of QuickGELU. What nobody reads is not computed:
+of a vision transformer's last block all but the first token, of the attention pooling all but one query.
+Same vectors, up to rounding, and none of open_clip's imports.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from .files import load_strictly
+
+SLOPE = 1.702  # of QuickGELU, x · σ(1.702 x)
+_KNOWN = {  # what a plain configuration may say
+    "": {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"},
+    "vision_cfg": {"image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio"},
+    "text_cfg": {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"},
+}
+
+
+def is_plain(config: Mapping[str, Any]) -> bool:
+    """Whether a ``model_cfg`` of open_clip describes one of CLIP's own networks, a :class:`CLIPNetwork`."""
+    parts = {"": config, **{name: config[name] for name in ("vision_cfg", "text_cfg")}}
+    return all(
+        value is None or key in _KNOWN[name] for name, part in parts.items() for key, value in part.items()
+    )
+
+
+class CLIPNetwork(nn.Module):
+    """A CLIP by the ``model_cfg`` of open_clip: pictures [n, 3, s, s] and tokens [n, length] to [n, dim].
+
+    It reads once :func:`load_network` has folded it.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        vision_cfg: Mapping[str, Any],
+        text_cfg: Mapping[str, Any],
+        quick_gelu: bool = False,
+    ) -> None:
+        super().__init__()
+        vision, text = dict(vision_cfg), {"width": 512, "heads": 8, "layers": 12, **text_cfg}
+        size, width, head = vision["image_size"], vision.get("width", 768), vision.get("head_width", 64)
+        if isinstance(vision["layers"], int):
+            blocks = Transformer(
+                width, width // head, vision["layers"], vision.get("mlp_ratio", 4.0), quick_gelu
+            )
+            self.visual: nn.Module = VisionTransformer(size, vision["patch_size"], width, blocks, embed_dim)
+        else:
+            self.visual = ResNet(vision["layers"], size, width, 32 * width // head, embed_dim)
+        self.transformer = Transformer(
+            text["width"], text["heads"], text["layers"], text.get("mlp_ratio", 4.0), quick_gelu
+        )
+        words = torch.empty(text.get("vocab_size", 49408), text["width"])
+        self.token_embedding = nn.Embedding.from_pretrained(words)  # not drawn: on "meta" that takes seconds
+        self.positional_embedding = nn.Parameter(torch.zeros(text.get("context_length", 77), text["width"]))
+        self.ln_final = LayerNorm(text["width"])
+        self.text_projection = nn.Parameter(torch.zeros(text["width"], embed_dim))
+        self.logit_scale = nn.Parameter(torch.zeros(()))
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """Return the vectors [n, dim] of pictures that have CLIP's mean and deviation."""
+        features: Tensor = self.visual(image)
+        return features
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """Return the vectors [n, dim] of texts: what stands at each one's end, whose token is the highest."""
+        x = self.transformer(self.token_embedding(tokens) + self.positional_embedding, causal=True)
+        ends = self.ln_final(x[torch.arange(len(x)), tokens.argmax(-1)])
+        return ends @ self.text_projection
+
+
+class LayerNorm(nn.LayerNorm):
+    """A layer norm that gives the type which it takes, under autocast too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise x [..., dim]."""
+        return super().forward(x).to(x.dtype)
+
+
+class Transformer(nn.Module):
+    """Residual attention blocks on tokens [n, tokens, dim]."""
+
+    def __init__(self, dim: int, heads: int, layers: int, mlp_ratio: float, quick_gelu: bool) -> None:
+        super().__init__()
+        self.resblocks = nn.ModuleList(Block(dim, heads, mlp_ratio, quick_gelu) for _ in range(layers))
+
+    def forward(self, x: Tensor, *, causal: bool = False, first_only: bool = False) -> Tensor:
+        """Return the tokens, or the first one alone, [n, 1, dim]; causal ones look at those before them."""
+        for number, block in enumerate(self.resblocks, 1):
+            x = block(x, causal=causal, first_only=first_only and number == len(self.resblocks))
+        return x
+
+
+class Block(nn.Module):
+    """A residual attention block; its queries, keys and values are one product on memory as it lies."""
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float, quick_gelu: bool) -> None:
+        super().__init__()
+        self.heads, self.quick_gelu = heads, quick_gelu
+        self.ln_1, self.ln_2 = LayerNorm(dim), LayerNorm(dim)
+        self.attn = nn.MultiheadAttention(dim, heads, batch_first=True)
+        wide = int(dim * mlp_ratio)
+        self.mlp: Any = nn.Sequential(OrderedDict(c_fc=nn.Linear(dim, wide), c_proj=nn.Linear(wide, dim)))
+
+    def fold(self) -> None:
+        """Make QuickGELU of SiLU, one kernel, by its slope in the matrices before and after it."""
+        if self.quick_gelu:
+            before, after = self.mlp.c_fc, self.mlp.c_proj
+            before.weight, before.bias = (nn.Parameter(t * SLOPE, False) for t in before.parameters())
+            after.weight = nn.Parameter(after.weight / SLOPE, False)
+
+    def forward(self, x: Tensor, *, causal: bool, first_only: bool) -> Tensor:
+        """Let each token, or the first, look at all of them, or at those before it; folded."""
+        tokens, dim = self.ln_1(x), x.shape[-1]
+        weight, bias = self.attn.in_proj_weight, self.attn.in_proj_bias
+        if first_only:
+            x = x[:, :1]
+            query = F.linear(tokens[:, :1], weight[:dim], bias[:dim])
+            key, value = F.linear(tokens, weight[dim:], bias[dim:]).chunk(2, -1)
+        else:
+            query, key, value = F.linear(tokens, weight, bias).chunk(3, -1)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, key, value))
+        seen = F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).flatten(2)
+        x = x + self.attn.out_proj(seen)
+        act = F.silu if self.quick_gelu else F.gelu
+        return x + self.mlp.c_proj(act(self.mlp.c_fc(self.ln_2(x))))
+
+
+class PatchEmbedding(nn.Module):
+    """A convolution whose stride is its kernel's side, as the matrix product that it is.
+
+    On a CPU its gradient takes a tenth of the time so.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.side: int = conv.kernel_size[0]
+        self.matrix = nn.Parameter(conv.weight.detach().flatten(1), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return tokens [n, patches, dim] of pictures [n, 3, h, w]; what is over at the edges is cut."""
+        rows, columns = (length // self.side for length in x.shape[2:])
+        x = x[:, :, : rows * self.side, : columns * self.side]
+        patches = x.unflatten(3, (columns, self.side)).unflatten(2, (rows, self.side))
+        return F.linear(patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2), self.matrix)
+
+
+class VisionTransformer(nn.Module):
+    """CLIP's vision transformer, which answers by its first token."""
+
+    def __init__(self, size: int, patch: int, width: int, transformer: Transformer, dim: int) -> None:
+        super().__init__()
+        self.image_size = size
+        self.conv1: nn.Module = nn.Conv2d(3, width, patch, stride=patch, bias=False)
+        self.class_embedding = nn.Parameter(torch.zeros(width))
+        self.positional_embedding = nn.Parameter(torch.zeros((size // patch) ** 2 + 1, width))
+        self.ln_pre, self.transformer, self.ln_post = LayerNorm(width), transformer, LayerNorm(width)
+        self.proj = nn.Parameter(torch.zeros(width, dim))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the vectors [n, dim], folded."""
+        patches = self.conv1(image)
+        first = self.class_embedding.to(patches.dtype).expand(len(image), 1, -1)
+        tokens = torch.cat([first, patches], 1) + self.positional_embedding.to(patches.dtype)
+        return self.ln_post(self.transformer(self.ln_pre(tokens), first_only=True)[:, 0]) @ self.proj
+
+
+class Bottleneck(nn.Module):
+    """A ResNet's block that shrinks by averaging."""
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+        self.conv3, self.bn3 = nn.Conv2d(width, 4 * width, 1, bias=False), nn.BatchNorm2d(4 * width)
+        self.shrink = nn.AvgPool2d(stride) if stride > 1 else nn.Identity()
+        self.downsample = None
+        if stride > 1 or channels != 4 * width:
+            conv = nn.Conv2d(channels, 4 * width, 1, bias=False)
+            self.downsample = nn.Sequential(OrderedDict([("0", conv), ("1", nn.BatchNorm2d(4 * width))]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [n, 4 width, h / stride, w / stride] of x [n, channels, h, w], folded."""
+        change = self.conv2(self.conv1(x).relu_()).relu_()
+        change = self.conv3(self.shrink(change))
+        return (change + (self.downsample(self.shrink(x)) if self.downsample else x)).relu_()
+
+
+class ResNet(nn.Module):
+    """CLIP's ResNet: a stem of three convolutions, averaging where it shrinks, attention at its end."""
+
+    def __init__(self, layers: list[int], size: int, width: int, heads: int, dim: int) -> None:
+        super().__init__()
+        self.image_size = size
+        half = width // 2
+        self.conv1, self.bn1 = nn.Conv2d(3, half, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(half)
+        self.conv2, self.bn2 = nn.Conv2d(half, half, 3, padding=1, bias=False), nn.BatchNorm2d(half)
+        self.conv3, self.bn3 = nn.Conv2d(half, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+        channels = width
+        for number, count in enumerate(layers):
+            blocks = []
+            for place in range(count):
+                blocks.append(Bottleneck(channels, width << number, 2 if number and not place else 1))
+                channels = 4 * (width << number)
+            self.add_module(f"layer{number + 1}", nn.Sequential(*blocks))
+        self.attnpool = AttentionPool((size // 32) ** 2, channels, heads, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the vectors [n, dim] of pictures [n, 3, h, w], folded."""
+        x = self.conv3(self.conv2(self.conv1(x).relu_()).relu_()).relu_()
+        x = F.avg_pool2d(x, 2)
+        for number in range(1, 5):
+            x = self.get_submodule(f"layer{number}")(x)
+        pooled: Tensor = self.attnpool(x)
+        return pooled
+
+
+class AttentionPool(nn.Module):
+    """Attention pooling of feature maps [n, channels, h, w] to vectors [n, dim].
+
+    Only the mean token's answer is ever used, so only it asks. Its keys and values are linear in the
+    tokens: k·q = x·(Wᵀq), and the weighted mean goes before the values' projection. Both are then
+    multiplied once an image instead of once a token.
+    """
+
+    def __init__(self, places: int, channels: int, heads: int, dim: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.positional_embedding = nn.Parameter(torch.zeros(places + 1, channels))
+        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(channels, channels) for _ in range(3))
+        self.c_proj = nn.Linear(channels, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the vectors."""
+        tokens = x.flatten(2).transpose(1, 2)
+        tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], 1) + self.positional_embedding.to(x.dtype)
+        query = self.q_proj(tokens[:, 0]).unflatten(1, (self.heads, -1))  # [n, heads, d]
+        key, value = (layer.weight.unflatten(0, (self.heads, -1)) for layer in (self.k_proj, self.v_proj))
+        asked = torch.einsum("nhd,hdc->nhc", query * query.shape[-1] ** -0.5, key)
+        logits = torch.einsum("nhc,ntc->nht", asked, tokens)  # the keys' bias is the same for all tokens
+        seen = torch.einsum("nht,ntc->nhc", logits.softmax(-1), tokens)
+        pooled: Tensor = self.c_proj(torch.einsum("nhc,hdc->nhd", seen, value).flatten(1) + self.v_proj.bias)
+        return pooled
+
+
+@torch.no_grad()
+def load_network(config: Mapping[str, Any], tensors: Mapping[str, Tensor], source: Path) -> CLIPNetwork:
+    """Return a network by a plain ``model_cfg`` of open_clip and its state dict, folded.
+
+    Raises ValueError for missing or surplus keys.
+    """
+    with torch.device("meta"):
+        network = CLIPNetwork(**config)
+    load_strictly(network, tensors, source)
+    for module in list(network.eval().requires_grad_(False).modules()):
+        if isinstance(module, Block):
+            module.fold()
+        if isinstance(module, VisionTransformer) and isinstance(module.conv1, nn.Conv2d):
+            module.conv1 = PatchEmbedding(module.conv1)
+        for (name, child), (after, norm) in itertools.pairwise(list(module.named_children())):
+            if isinstance(child, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, name, fuse_conv_bn_eval(child, norm))
+                setattr(module, after, nn.Identity())
+    return network
