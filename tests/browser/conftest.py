@@ -1,4 +1,4 @@
-"""JupyterLab and Notebook 7 in a headless Chromium: what a person sees and does, and what the kernel makes of it."""
+"""JupyterLab and Notebook 7 in a headless Chromium: what people see and do, and what a kernel makes of it."""
 
 from __future__ import annotations
 
@@ -369,9 +369,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
 
 
 @contextmanager
-def laboratory(
-    python: Path | str, browser: Any, folder: Path, front: str = "jupyterlab"
-) -> Iterator[Lab]:
+def laboratory(python: Path | str, browser: Any, folder: Path, front: str = "jupyterlab") -> Iterator[Lab]:
     """Yield an interpreter's JupyterLab or Notebook 7, with its files in a folder."""
     with serving(str(python), folder, front) as url:
         lab = Lab(folder, browser, url, FRONTS[front])
