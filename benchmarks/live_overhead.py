@@ -12,7 +12,7 @@ import psutil
 
 import fusedream_nb as fd
 from fusedream_nb.models import Models
-from fusedream_nb.notebook.live import Session
+from fusedream_nb.notebook.session import Session
 from fusedream_nb.notebook.panel import Panel
 
 

@@ -38,7 +38,7 @@ def test_dragging_a_slider_changes_the_run_while_it_goes_on(book: Any, wait_for:
     assert 0.1 < lr < 0.6
     assert log[0]["step"] >= before > 0
     wait_for(lambda: kernel.ask("session.step.index") > log[0]["step"] + 2)
-    assert kernel.ask("session.mood") == "playing"
+    assert kernel.ask("session.status") == "playing"
     wait_for(lambda: panel.picture() != picture)
     wait_for(lambda: any("lr" in mark for mark in panel.marks()), panel.marks)
 
@@ -46,7 +46,7 @@ def test_dragging_a_slider_changes_the_run_while_it_goes_on(book: Any, wait_for:
 def test_pause_stands_still_and_step_makes_one(book: Any, wait_for: Any) -> None:
     panel, kernel = book.panel(), book.kernel
     panel.click("Pause")
-    kernel.wait("session.mood == 'paused'")
+    kernel.wait("session.status == 'paused'")
     wait_for(lambda: "paused" in panel.text(), panel.text)
     still = kernel.ask("session.step.index")
     book.page.wait_for_timeout(500)  # long enough for many steps
@@ -55,7 +55,7 @@ def test_pause_stands_still_and_step_makes_one(book: Any, wait_for: Any) -> None
     panel.click("Step")
     wait_for(lambda: f"step {still + 1} of" in panel.text(), panel.text)
     book.page.wait_for_timeout(500)
-    assert kernel.ask("[session.step.index, session.mood]") == [still + 1, "paused"]
+    assert kernel.ask("[session.step.index, session.status]") == [still + 1, "paused"]
 
 
 def test_a_tab_opened_again_shows_the_panel_as_it_is(book: Any, wait_for: Any) -> None:
@@ -66,7 +66,7 @@ def test_a_tab_opened_again_shows_the_panel_as_it_is(book: Any, wait_for: Any) -
     wait_for(lambda: "paused" in panel.text(), panel.text)
     wait_for(lambda: (panel.readout("Learning rate"), panel.picture()) == before)
     panel.click("Play")
-    book.kernel.wait("session.mood == 'playing'")
+    book.kernel.wait("session.status == 'playing'")
     panel.click("Pause")
     wait_for(lambda: "paused" in panel.text(), panel.text)
 
@@ -107,7 +107,7 @@ def test_two_panels_do_not_mix(book: Any, wait_for: Any) -> None:
 def test_stop_save_and_the_same_picture_again(book: Any, wait_for: Any) -> None:
     panel, kernel = book.panel(), book.kernel
     panel.click("Stop")
-    kernel.wait("session.mood == 'stopped'")
+    kernel.wait("session.status == 'stopped'")
     panel.click("Save")
     (path,) = kernel.wait("[str(path) for path in session.saved]")
     wait_for(lambda: "Saved" in panel.text(), panel.text)

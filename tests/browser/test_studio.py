@@ -35,7 +35,7 @@ def book(lab: Any, cells: dict[str, int]) -> Any:
 def test_the_tour_steered_by_hand(book: Any, wait_for: Any) -> None:
     panel, kernel = book.panel(), book.kernel
     panel.type("Steps", "2000")
-    kernel.wait("session.run.knobs['steps'] == 2000 and session.mood == 'playing' and session.step.index > 9")
+    kernel.wait("session.run.knobs['steps'] == 2000 and session.status == 'playing' and session.step.index > 9")
     picture = panel.picture()
     panel.drag("Learning rate", 0.6)
     kernel.wait("session.run.knobs['lr'] > 0.02")
@@ -60,7 +60,7 @@ def test_the_tour_steered_by_hand(book: Any, wait_for: Any) -> None:
     panel.click("Save")
     (path,) = kernel.wait("[str(path) for path in session.saved]")
     panel.click("Stop")
-    kernel.wait("session.mood == 'stopped'")
+    kernel.wait("session.status == 'stopped'")
     assert kernel.ask(f"fd.replay({path!r})[1]") == 0
 
 
@@ -80,12 +80,12 @@ def test_every_methods_panel_is_steered(
     kernel.wait(f"{session}.step is not None")
     panel = book.panel(["single", "compose", "transport", "contest"].index(cell))
     panel.click("Pause")
-    kernel.wait(f"{session}.mood != 'playing'")
+    kernel.wait(f"{session}.status != 'playing'")
     before = kernel.ask(f"{session}.run.wanted['{knob}']")
     panel.drag(label, 0.25)
     kernel.wait(f"{session}.run.wanted['{knob}'] != {before}")
     panel.click("Stop")
-    kernel.wait(f"{session}.mood in ('stopped', 'done')")
-    assert kernel.ask("session.mood") == "stopped"
+    kernel.wait(f"{session}.status in ('stopped', 'done')")
+    assert kernel.ask("session.status") == "stopped"
     book.run(cells[f"{cell}-result" if cell != "contest" else "board"])
     book.until_done(cells[f"{cell}-result" if cell != "contest" else "board"])

@@ -61,7 +61,7 @@ def test_a_run_is_steered_paused_saved_and_replayed(book: Any, wait_for: Any) ->
     panel.click("Step")
     kernel.wait("session.run.knobs['prompt'] == ['a red car']")
     panel.click("Stop")
-    kernel.wait("session.mood == 'stopped'")
+    kernel.wait("session.status == 'stopped'")
     panel.click("Save")
     (path,) = kernel.wait("[str(path) for path in session.saved]")
     assert kernel.ask(f"fd.replay({path!r})[1]") == 0
