@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -23,8 +23,7 @@ from .budgets import Budget
 from .fusedream import AugCLIPRun, check_basis, given
 from .latents import OverParameterised, Parameterisation
 from .placement import PLACEMENTS, Placement, Placements, crop, paste, shrink
-from .run import RunConfig, State, Step, check_prompts, configure
-from .scores import Score
+from .run import Gradient, RunConfig, State, Step, check_prompts, configure
 from .workers import side_by_side, workers
 
 SMALLEST = 17  # pixels a side that LPIPS's SqueezeNet can still read
@@ -108,7 +107,7 @@ class ComposeStep(Step):
         return self.winners[0]
 
     def blended(self, place: int | None = None) -> Tensor:
-        """Return a placement's best picture [1, 3, h, w], Poisson blended and in [-1, 1]; None: the winner's."""
+        """Return a placement's, or the winner's, best picture [1, 3, h, w], Poisson blended and in [-1, 1]."""
         i = self.winner if place is None else place
         parts = self.best_foreground[i : i + 1], self.best_background[i : i + 1]
         return poisson(*parts, self.placements[i]).clamp(-1, 1)
@@ -138,7 +137,7 @@ def fused(
     foreground: Tensor,
     background: Tensor,
     placements: Sequence[Placement],
-    score: Score,
+    score: Callable[[Tensor, Rng], Tensor],
     perceptual: Perceptual,
     rng: Rng,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -176,9 +175,9 @@ class PlacementState:
     rng: torch.Generator
     group: int
     going: bool = True
-    now: Look | None = None
-    best: Look | None = None
-    judged: Tensor | None = None
+    now: Look = field(init=False)
+    best: Look = field(init=False)
+    judged: Tensor = field(init=False)
     best_score: Tensor | None = None
 
     def parameters(self) -> list[Tensor]:
@@ -277,7 +276,7 @@ class CompositionRun(AugCLIPRun[ComposeStep]):
         n, pair = len(self.config.seeds), self.config.options["start"]
         if pair is None:
             pair = [OverParameterised.start(self.search(texts)) for texts in self.texts]
-        halves = [given(half, n) for half in pair]
+        halves: list[Any] = [given(half, n) for half in pair]
         rows = [[half.row(i) for half in halves] for i in range(n) for _ in self.groups[i]]
         placed = self._placed(rows)
         for state in placed.states:
@@ -296,23 +295,23 @@ class CompositionRun(AugCLIPRun[ComposeStep]):
     def _placed(self, rows: Sequence[Sequence[Parameterisation]]) -> Placed:
         places = [(place, i) for i, group in enumerate(self.groups) for place in group]
         states = [
-            PlacementState(place, *row, torch.Generator(), i)
-            for (place, i), row in zip(places, rows, strict=False)
+            PlacementState(place, fore, back, torch.Generator(), i)
+            for (place, i), (fore, back) in zip(places, rows, strict=False)
         ]
         self.rngs = [state.rng for state in states]
         return Placed(states)
 
-    def evaluate(self, *, look: bool = False) -> Sequence[Tensor | None]:
-        """Draw all placements' pictures, and return their directions v (Eq. 6): none where one has stopped."""
-        if look or any(state.now is None for state in self.states):
+    def evaluate(self, *, look: bool = False) -> Gradient:
+        """Draw all placements' pictures, and return v (Eq. 6): none where one has stopped."""
+        if look or self.states[0].best_score is None:
             self._look()
         self._before = [rng.get_state() for rng in self.rngs]
         self.image, self.value = self.gather("now", "image"), self.gather("now", "score")
         self.best_image = self.gather("best", "image")
-        self.best_score = torch.cat([state.best_score for state in self.states])
+        self.best_score = torch.cat([s.best_score for s in self.states if s.best_score is not None])
         return [v for state in self.states for v in state.directions()]
 
-    def direction(self, gradient: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+    def direction(self, gradient: Gradient) -> Gradient:
         """Return v, which :meth:`evaluate` has found together with λ."""
         return gradient
 
@@ -381,7 +380,7 @@ class CompositionRun(AugCLIPRun[ComposeStep]):
             best_foreground=self.gather("best", "foreground"),
             best_background=self.gather("best", "background"),
             best_loss=self.gather("best", "loss"),
-            latent_background=self.start.backgrounds().map(lambda t: t.detach()),
+            latent_background=Placed(states).backgrounds().map(lambda t: t.detach()),
             going=torch.tensor([state.going for state in states]),
             group=torch.tensor([state.group for state in states]),
         )
@@ -436,9 +435,8 @@ def _each(texts: str | Sequence[str], n: int) -> list[str]:
 
 def _rule_knobs(rule: Rule) -> dict[str, Any]:
     """Return the knobs of a rule; "own" is one of the caller's."""
-    names = {kind: name for name, kind in RULES.items()}
     return {
-        "rule": names.get(type(rule), "own"),
+        "rule": next((name for name, kind in RULES.items() if type(rule) is kind), "own"),
         "beta": getattr(rule, "beta", 1.0),
         "lam": getattr(rule, "lam", 0.5),
     }

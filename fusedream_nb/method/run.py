@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fusedream_nb.models import Models
 
 CHECK_EVERY = 5  # steps between two looks at whether the picture is the best so far
+Gradient = Sequence[Tensor | None]  # a tensor a parameter; none where it is not to move
 State = dict[str, Any]  # tensors, numbers, texts, and lists and dictionaries of them
 
 
@@ -197,8 +198,9 @@ class Run(Iterator[S]):
         }
         self.log: list[dict[str, Any]] = []
         self.step: S | None = None
-        self._start, self._adam = start, None
-        self._gradient: Sequence[Tensor] = ()
+        self._start = start
+        self._adam: torch.optim.Adam | None = None
+        self._gradient: Gradient = ()
         self._before: list[Tensor] = []
         self._resumed = self._closed = self._reset = False
         self.image = self.value = self.best_image = self.best_score = torch.empty(0)
@@ -218,9 +220,9 @@ class Run(Iterator[S]):
         """Return what :meth:`begin` returns, made of its tensors."""
         return Plain(Latent(*tensors))
 
-    def direction(self, gradient: Sequence[Tensor]) -> Sequence[Tensor]:
+    def direction(self, gradient: Gradient) -> Gradient:
         """Return v [d] for each parameter, against which Adam moves it."""
-        return [-g for g in gradient]
+        return [None if g is None else -g for g in gradient]
 
     def report(self, **common: Any) -> S:  # noqa: ANN401
         """Return the Step of what all Steps hold."""
@@ -251,7 +253,7 @@ class Run(Iterator[S]):
         self.step = self._report()
         return self.step
 
-    def evaluate(self, *, look: bool = False) -> Sequence[Tensor]:
+    def evaluate(self, *, look: bool = False) -> Gradient:
         """Draw the pictures, score random views of them, and return the score's gradient (Eq. 2 to 4).
 
         With ``look``, the best is kept too. After the last step there is no gradient, and no randomness
@@ -370,8 +372,6 @@ class Run(Iterator[S]):
             if name not in self.knobs:
                 raise ValueError(f"This run has no knob called {name!r}; it has {', '.join(self.knobs)}.")
         self.wanted.update({name: self._normal(name, value) for name, value in knobs.items()})
-
-    turn = set
 
     def reset_best(self) -> None:
         """Begin the best anew with the next step's picture: scores from then on mean something else."""

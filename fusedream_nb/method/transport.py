@@ -130,6 +130,7 @@ class TransportRun(Run[TransportStep]):
             lr=sizes.lr,
             start=None if start is None else given(start, len(config.seeds)),
             judge=self.fixed,
+            noise=0.0,
             **knobs,
         )
         self.setters |= {"patches": self.patches.set_patches, "epsilon": self.set_epsilon}
