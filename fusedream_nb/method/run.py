@@ -170,6 +170,8 @@ class Run(Iterator[S]):
     method: ClassVar[str] = "climb"
     parts: ClassVar[tuple[type, ...]] = ()  # dataclasses that the options may hold
     renamed: ClassVar[dict[str, str]] = {}  # knobs that records until format 3 call otherwise
+    model: ClassVar[str] = "stickers"  # what it draws with where no model is named
+    together: ClassVar[int] = 4  # pictures in a batch: more take more memory and, on a CPU, hardly less time
     models: Models
     config: RunConfig
 
@@ -203,7 +205,8 @@ class Run(Iterator[S]):
         self._gradient: Gradient = ()
         self._before: list[Tensor] = []
         self._resumed = self._closed = self._reset = False
-        self.image = self.value = self.best_image = self.best_score = torch.empty(0)
+        self.image = self.value = self.best_score = torch.empty(0)
+        self.best: dict[str, Tensor] = {}
 
     # What a method says.
 
@@ -211,6 +214,23 @@ class Run(Iterator[S]):
     def from_config(cls, config: RunConfig, models: Models) -> Run[Any]:
         """Return a run that has not begun, of what another was asked for; raises what its method raises."""
         raise TypeError(f"{cls.__name__} does not say how it is made from a RunConfig.")
+
+    @classmethod
+    def upgraded(cls, config: RunConfig) -> RunConfig:
+        """Return a config of today from one of a record until format 3."""
+        return config
+
+    @classmethod
+    def sizes(cls, budget: Budget) -> Budget:
+        """Return a budget as this method reads it where nothing else is asked for."""
+        return budget
+
+    @classmethod
+    def batches(cls, prompts: Sequence[str], seeds: Sequence[int]) -> list[tuple[list[str], list[int]]]:
+        """Return the prompts and seeds of each batch in which every prompt gets every seed."""
+        pairs = list(dict.fromkeys((prompt, seed) for prompt in prompts for seed in seeds))
+        batches = [pairs[i : i + cls.together] for i in range(0, len(pairs), cls.together)]
+        return [([prompt for prompt, _ in batch], [seed for _, seed in batch]) for batch in batches]
 
     def begin(self) -> Parameterisation:
         """Return where the run starts, after the search for it if there is one."""
@@ -265,7 +285,7 @@ class Run(Iterator[S]):
             image = self.generator.decode(latent)
             self.image = image.detach()
             if look:
-                self.keep_best(self.image)
+                self.keep_best({"image": self.image})
             self._before = [rng.get_state() for rng in self.rngs]
             if self.noise and not last:
                 image = self.generator.decode(noisy(latent, self.noise, self.rng))
@@ -280,18 +300,23 @@ class Run(Iterator[S]):
             self.rewind()
         return gradient
 
-    def keep_best(self, image: Tensor) -> None:
-        """Keep each picture that the judge, whose views do not change, prefers to the best so far."""
+    def keep_best(self, shown: dict[str, Tensor]) -> None:
+        """Keep what is shown [n, …] where the judge, whose views do not change, prefers it to the best so far."""
         if not (self.checks or self._reset):
             return
-        with torch.no_grad():
-            score = self.judge(image, self.rng)
-        if self._reset or not len(self.best_score):
-            self.best_image, self.best_score = image.clone(), score
+        score = self.judge_all(shown["image"])
+        if self._reset or not self.best:
+            self.best, self.best_score = {name: t.clone() for name, t in shown.items()}, score
         better = score > self.best_score
-        self.best_image = torch.where(better[:, None, None, None], image, self.best_image)
+        for name, t in shown.items():
+            self.best[name] = torch.where(better.view(-1, *[1] * (t.ndim - 1)), t, self.best[name])
         self.best_score = torch.where(better, score, self.best_score)
         self._reset = False
+
+    @torch.no_grad()
+    def judge_all(self, image: Tensor) -> Tensor:
+        """Return the judge's scores [n] of the pictures."""
+        return self.judge(image, self.rng)
 
     @property
     def checks(self) -> bool:
@@ -351,7 +376,7 @@ class Run(Iterator[S]):
             total=self.total,
             image=self.image,
             score=self.value,
-            best_image=self.best_image,
+            best_image=self.best["image"],
             best_score=self.best_score,
             latent=self.start.combine().map(lambda t: t.detach()),
             knobs=dict(self.knobs),
@@ -435,7 +460,7 @@ class Run(Iterator[S]):
             "index": self.index,
             "total": self.total,
             "seconds": time.monotonic() - self._began,
-            "best_image": self.best_image,
+            "best": dict(self.best),
             "best_score": self.best_score,
         }
 
@@ -461,7 +486,7 @@ class Run(Iterator[S]):
                 self.knobs[name] = value
         self.wanted, self.log = dict(self.knobs), list(state["log"])
         self.index, self.total = state["index"], state["total"]
-        self.best_image, self.best_score = state["best_image"], state["best_score"]
+        self.best, self.best_score = dict(state["best"]), state["best_score"]
         self.adam.load_state_dict(deepcopy(state["adam"]))
         self._before = [numbers.cpu() for numbers in state["rngs"]]
         self.rewind()

@@ -187,7 +187,7 @@ class BasinCMARun(Run[Step]):
         i = int(self.best_score.argmax())
         row = slice(i, i + 1)
         if self.winner is None or bool(self.best_score[i] > self.winner[1]):
-            self.winner = self.best_image[row], self.best_score[row]
+            self.winner = self.best["image"][row], self.best_score[row]
         counted = {"mega_step": self.mega_step, "evaluations": (self.index + 1) * self.schedule.population}
         own = {name: common[name][row] for name in ("image", "score", "latent")}
         knobs = {**common["knobs"], **counted, "sigma": float(self.strategy.sigma)}

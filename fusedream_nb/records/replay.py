@@ -81,8 +81,10 @@ def config_of(record: Record) -> RunConfig:
 
     numbers = {f.name: getattr(record, f.name) for f in fields(Budget) if f.name != "name"}
     prompts, seeds = record.batch_prompts or [record.prompt], record.batch_seeds or [record.seed]
-    options = unpacked(record.options, run_class(record.method).parts)
-    return RunConfig(record.method, prompts, seeds, Budget(record.budget, **numbers), options)
+    kind = run_class(record.method)
+    options = unpacked(record.options, kind.parts)
+    config = RunConfig(record.method, prompts, seeds, Budget(record.budget, **numbers), options)
+    return kind.upgraded(config) if record.format < 4 else config
 
 
 def _load_again(record: Record, device: str | None) -> Models:
