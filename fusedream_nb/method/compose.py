@@ -235,7 +235,7 @@ class CompositionRun(AugCLIPRun[ComposeStep]):
         old = dict(config.options)
         numbers = {name: old[name] for name in ("beta", "lam") if name in old}
         places = [Placement(**place) for place in old.get("placements", ())] or PLACEMENTS
-        own = {name: old[name] for name in ("foreground", "background", "policy") if name in old}
+        own = {name: each for name, each in old.items() if name in ("foreground", "background", "policy")}
         own["rule"] = named_rule(old.get("rival", "bilevel"), **numbers)
         own["placements"] = Placements.of(places, old.get("keep"))
         return replace(config, options=own)
@@ -291,7 +291,7 @@ class CompositionRun(AugCLIPRun[ComposeStep]):
             name: _put(self.now.get(name), rows, column, len(self.places))
             for name, column in zip(SHOWN, columns, strict=False)
         }
-        old = self.v or [None] * len(columns[len(SHOWN) :])
+        old: list[Any] = self.v or [None] * len(columns[len(SHOWN) :])
         self.v = [_put(v, rows, c, len(self.places)) for v, c in zip(old, columns[len(SHOWN) :], strict=True)]
         self.check_finite(self.now["score"][rows], self.now["loss"][rows])
         if self.checks or self._reset:
@@ -347,10 +347,11 @@ class CompositionRun(AugCLIPRun[ComposeStep]):
 
     def report(self, **common: Any) -> ComposeStep:  # noqa: ANN401
         """Return the ComposeStep."""
+        own: dict[str, Any] = {name: self.now[name] for name in ("foreground", "background", "loss", "lam")}
+        own |= {f"best_{name}": self.best[name] for name in ("foreground", "background", "loss")}
         return ComposeStep(
             **common,
-            **{name: self.now[name] for name in ("foreground", "background", "loss", "lam")},
-            **{f"best_{name}": self.best[name] for name in ("foreground", "background", "loss")},
+            **own,
             placements=tuple(self.places),
             judged=self.judged,
             latent_background=self.both.background.combine().map(lambda t: t.detach()),

@@ -301,7 +301,7 @@ class Run(Iterator[S]):
         return gradient
 
     def keep_best(self, shown: dict[str, Tensor]) -> None:
-        """Keep what is shown [n, …] where the judge, whose views do not change, prefers it to the best so far."""
+        """Keep what is shown [n, …] where the judge, whose views do not change, prefers it."""
         if not (self.checks or self._reset):
             return
         score = self.judge_all(shown["image"])

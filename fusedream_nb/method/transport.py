@@ -129,7 +129,7 @@ class TransportRun(Run[TransportStep]):
         """Return a run that has not begun, of what another was asked for."""
         options, budget = dict(config.options), config.budget
         rare = {name: options.pop(name) for name in RARE if name in options}
-        own = {"seed": config.seeds, "budget": budget, "lr": budget.lr, "M": budget.M}
+        own: dict[str, Any] = {"seed": config.seeds, "budget": budget, "lr": budget.lr, "M": budget.M}
         run = transport(config.prompts, models, **own, **options)
         return cls(models, replace(run.config, options={**run.config.options, **rare})) if rare else run
 

@@ -48,7 +48,7 @@ class Film:
         return self.folder / f"frame-{index:08d}-{result}.png"
 
     def encode(self, result: int) -> dict[str, bytes]:
-        """Return the film of a run's result by suffix; warns, in a sentence, of a kind that cannot be made."""
+        """Return the film of a run's result by suffix; warns of a kind that cannot be made."""
         if self._step is None:
             return {}
         last = self._step.index
