@@ -87,7 +87,7 @@ class Bar:
 
         def show(step: Step) -> None:
             total = max(step.total, 1)  # no steps at all is a finished run too
-            best = step.best_score.max() if hasattr(step, "winner") else step.best_score.mean()
+            best = step.fixed_score().mean()
             done = self.done * total + (step.index if step.total else 1)
             state = f"score {float(best):.3f}  step {step.index}/{step.total}"
             self.show(done, self.batches * total, label, state)

@@ -23,7 +23,7 @@ COLUMNS = ("caption", "text", "prompt", "title")  # what a column or key of capt
 DELIMITERS = ",;\t|"
 SHUFFLE_SEED = 30_000  # of COCO's order
 BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
-Place = tuple[str, Any]  # where in a file, and the caption found there
+Row = tuple[str, Any]  # where in a file, and what stands there: a caption, or fields by name
 
 
 def read(path: str | Path) -> list[str]:
@@ -35,16 +35,38 @@ def read(path: str | Path) -> list[str]:
     caption are left out with a warning.
     Raises ValueError, with the file and the line, for what cannot be read without guessing.
     """
-    path = Path(path)
+    path, missing = Path(path), []
     readers = {".json": _json, ".jsonl": _lines_of_json, ".ndjson": _lines_of_json}
-    readers |= {".csv": _table, ".tsv": _table}
+    rows = (readers | {".csv": _table, ".tsv": _table}).get(path.suffix.lower(), _lines)
+    found: dict[str, None] = {}
     try:
-        found = _once(path, readers.get(path.suffix.lower(), _lines)(_decoded(path.read_bytes())))
-    except (ValueError, csv.Error) as error:
+        for place, row in rows(_decoded(path.read_bytes())):
+            text = row[_key(place, row)] if isinstance(row, dict) else row
+            if not isinstance(text, str | None) or any("\ud800" <= c <= "\udfff" for c in text or ""):
+                raise ValueError(f"{place}: a caption is a text, not {text!r}")
+            if tidy := " ".join((text or "").split()):
+                found[tidy] = None
+            else:
+                missing.append(place)
+    except ValueError as error:
         raise ValueError(f"{path}, {error}.") from error
     if not found:
         raise ValueError(f"{path} holds no captions; it needs one per line, a CSV, or COCO's captions JSON.")
-    return found
+    if missing:
+        told = f"{len(missing)} rows have no caption and are left out, first {missing[0]}"
+        warnings.warn(f"{path}: {told}.", stacklevel=2)
+    return list(found)
+
+
+def _key(place: str, names: Iterable[str]) -> str:
+    """Return the name of the captions: "caption" itself, or the only other one that says so."""
+    known = {name.strip().lower(): name for name in names}
+    found = [name for name in COLUMNS if name in known]
+    if not found:
+        raise ValueError(f"{place}: no column is called {', '.join(COLUMNS)}; call the captions' one caption")
+    if found[0] != COLUMNS[0] and len(found) > 1:
+        raise ValueError(f"{place}: both {' and '.join(found)} could be the captions; call theirs caption")
+    return known[found[0]]
 
 
 def _decoded(data: bytes) -> str:
@@ -62,54 +84,46 @@ def _decoded(data: bytes) -> str:
     return text
 
 
-def _lines(text: str) -> Iterator[Place]:
-    for number, line in enumerate(StringIO(text, newline=None), 1):
-        if line.strip():
-            yield f"line {number}", line
+def _lines(text: str) -> Iterator[Row]:
+    lines = enumerate(StringIO(text, newline=None), 1)
+    return ((f"line {number}", line) for number, line in lines if line.strip())
 
 
-def _table(text: str) -> Iterator[Place]:
-    """Yield the captions of a delimited table; all of its rows must have as many fields as its header."""
+def _table(text: str) -> Iterator[Row]:
+    """Yield the rows of a delimited table; all of them must have as many fields as its header."""
     header = next(StringIO(text, newline=None), "")
     heads = {mark: next(csv.reader([header], delimiter=mark)) for mark in DELIMITERS}
-    with_captions = [mark for mark, names in heads.items() if set(map(_name, names)) & set(COLUMNS)]
-    if not with_captions:
-        raise ValueError(
-            f"line 1: no column is called {', '.join(COLUMNS)}; rename one of {header.strip()!r}"
-        )
-    mark = max(with_captions, key=lambda mark: len(heads[mark]))
-    names = [_name(name) for name in heads[mark]]
-    column = _only("line 1", [name for name in names if name in COLUMNS])
-    if len(names) == 1:  # no delimiter: whatever stands between quotes or in a line
-        mark = "\x1f"
-    rows = csv.reader(StringIO(text, newline=""), delimiter=mark, strict=True)
+    mark = max(DELIMITERS, key=lambda mark: (_has_captions(heads[mark]), len(heads[mark])))
+    names = heads[mark]
+    _key("line 1", names)
+    # Where there is one column there is no delimiter: a caption is whatever stands in quotes or in a line.
+    rows = csv.reader(StringIO(text, newline=""), delimiter=mark if names[1:] else "\x1f", strict=True)
     try:
         for row in rows:
             if rows.line_num == 1 or not row:
                 continue
             if len(row) != len(names):
-                raise ValueError(
-                    f"line {rows.line_num}: {len(row)} fields where the first line has {len(names)}; "
-                    "put quotes around captions with the delimiter in them"
-                )
-            yield f"line {rows.line_num}", row[names.index(column)]
+                what = f"line {rows.line_num}: {len(row)} fields where the first line has {len(names)}"
+                raise ValueError(f"{what}; put quotes around captions with the delimiter in them")
+            yield f"line {rows.line_num}", dict(zip(names, row, strict=True))
     except csv.Error as error:
-        raise ValueError(
-            f"line {rows.line_num}: its quotes are not closed as a CSV's are ({error})"
-        ) from error
+        raise ValueError(f"line {rows.line_num}: its quotes do not close as a CSV's do ({error})") from error
 
 
-def _lines_of_json(text: str) -> Iterator[Place]:
+def _has_captions(names: Iterable[str]) -> bool:
+    return any(name.strip().lower() in COLUMNS for name in names)
+
+
+def _lines_of_json(text: str) -> Iterator[Row]:
     for place, line in _lines(text):
         try:
-            row = json.loads(line)
+            yield place, json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(f"{place}: this is no JSON ({error.msg})") from error
-        yield place, _of(place, row)
 
 
-def _json(text: str) -> Iterator[Place]:
-    """Yield the captions of COCO's file, shuffled, or of a plain list."""
+def _json(text: str) -> list[Row]:
+    """Return the rows of COCO's file, shuffled, or of a plain list."""
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
@@ -117,50 +131,10 @@ def _json(text: str) -> Iterator[Place]:
     rows = content.get("annotations") if isinstance(content, dict) else content
     if not isinstance(rows, list):
         raise ValueError("line 1: this is not COCO's captions file, which has a list called annotations")
-    found = [(f"row {i}", _of(f"row {i}", row)) for i, row in enumerate(rows, 1)]
+    found = [(f"row {i}", row) for i, row in enumerate(rows, 1)]
     if isinstance(content, dict):
         random.Random(SHUFFLE_SEED).shuffle(found)
-    yield from found
-
-
-def _of(place: str, row: Any) -> Any:  # noqa: ANN401  whatever JSON holds
-    """Return the caption of a JSON row: the row itself, or the value of the one key that names captions."""
-    if not isinstance(row, dict):
-        return row
-    names = {_name(name): value for name, value in row.items()}
-    return names[_only(place, [name for name in names if name in COLUMNS])]
-
-
-def _only(place: str, names: list[str]) -> str:
-    """Return the name of the captions: "caption" itself, or the only other one that says so."""
-    if COLUMNS[0] in names:
-        return COLUMNS[0]
-    if len(names) != 1:
-        what = f"both {names[0]} and {names[1]} could be" if names else f"no key of {', '.join(COLUMNS)} is"
-        raise ValueError(f"{place}: {what} the captions; rename the right one caption")
-    return names[0]
-
-
-def _name(name: str) -> str:
-    return name.strip().lower()
-
-
-def _once(path: Path, captions: Iterable[Place]) -> list[str]:
-    """Return captions with their blanks tidied, without missing ones, each once, in order."""
-    found: dict[str, None] = {}
-    missing: list[str] = []
-    for place, text in captions:
-        if not isinstance(text, str | None) or any("\ud800" <= letter <= "\udfff" for letter in text or ""):
-            raise ValueError(f"{place}: a caption is a text, not {text!r}")
-        if tidy := " ".join((text or "").split()):
-            found[tidy] = None
-        else:
-            missing.append(place)
-    if missing and found:
-        warnings.warn(
-            f"{path}: {len(missing)} rows have no caption and are left out, first {missing[0]}.", stacklevel=3
-        )
-    return list(found)
+    return found
 
 
 def sticker_scenes(n: int = TEST_SIZE) -> tuple[list[str], Scenes]:

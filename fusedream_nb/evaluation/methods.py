@@ -9,7 +9,7 @@ same, to the bit, whatever stands beside it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ import fusedream_nb as fd
 from fusedream_nb.method import augment
 from fusedream_nb.method.budgets import Budget
 from fusedream_nb.method.fusedream import START_SEED
+from fusedream_nb.method.run import Run
 from fusedream_nb.models import Models
 
 AT_ONCE = 4  # captions in a batch; another number rounds otherwise
@@ -34,14 +35,8 @@ Method = Callable[[Sequence[str], Sequence[int], Models, Budget], Tensor]
 
 
 def sizes_of(name: str | None = None) -> Budget:
-    """Return a budget for measuring on hundreds of captions: the named one, but quick is shorter still.
-
-    Raises ValueError for an unknown name.
-    """
-    sizes = fd.budget(name)
-    if sizes.name != "quick":
-        return sizes
-    return replace(sizes, M=20, steps=6, copies=2, start_copies=2, judged_copies=4)
+    """Return a budget's sizes for measuring on many captions; ValueError for an unknown name."""
+    return fd.budget(name, figure="fd-table-1")
 
 
 def caption_seed(caption: str, seed: int) -> int:
@@ -98,27 +93,25 @@ def best_of(
 
 
 def climb(
-    method: Callable[..., Iterator[Any]],
+    method: Callable[..., Run[Any]],
     captions: Sequence[str],
     seeds: Sequence[int],
     models: Models,
     sizes: Budget,
     *,
-    together: int = AT_ONCE,
     price: Callable[[Budget], Budget] = lambda sizes: sizes,
 ) -> Tensor:
-    """Run a method on batches of captions, the last one filled up with its last caption.
+    """Run a method on batches of AT_ONCE captions, the last one filled up with its last caption.
 
     ``price`` gives the sizes at which the method costs the generator as much as the others.
     """
     pictures = []
-    for first in range(0, len(captions), together):
-        rows = [min(i, len(captions) - 1) for i in range(first, first + together)]
+    for first in range(0, len(captions), AT_ONCE):
+        rows = [min(i, len(captions) - 1) for i in range(first, first + AT_ONCE)]
         texts, numbers = [captions[i] for i in rows], [seeds[i] for i in rows]
-        words, starts = (texts, numbers) if together > 1 else (texts[0], numbers[0])
-        for step in method(words, models, seed=starts, budget=price(sizes)):
+        for step in method(texts, models, seed=numbers, budget=price(sizes)):
             last = step
-        pictures.append(last.blended() if hasattr(last, "blended") else last.best_image)
+        pictures.append(last.pictures())
     return torch.cat(pictures)[: len(captions)]
 
 
@@ -160,9 +153,6 @@ METHODS: dict[str, Method] = {
     "fusedream-5": partial(climb, fd.fusedream, price=lambda sizes: replace(sizes, k=5)),
     "fusedream-10": partial(climb, fd.fusedream, price=lambda sizes: replace(sizes, k=10)),
     "composition": partial(
-        climb,
-        partial(fd.compose, placements=fd.Placements.of(PLACES, 1)),
-        together=1,
-        price=composition_sizes,
+        climb, partial(fd.compose, placements=fd.Placements.of(PLACES, 1)), price=composition_sizes
     ),
 }

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -51,12 +52,22 @@ WAITS = [
 ]
 
 
-def write(folder, name, sources, **parameters):
-    """Write a notebook of code cells called c0, c1, …, after one of parameters."""
+SHOWN = [
+    ("fd-02", HOSTILE, "holds"),
+    ("fd-02", "noise does nothing", "differs"),
+    ("start", "of no figure", "holds"),
+]
+
+
+def write(folder, name, sources, shown=(), tag=None, **parameters):
+    """Write a notebook of code cells called c0, c1, …, after one of parameters; the last shows claims."""
     given = {"SEED": 0, "BUDGET": None, "MODEL": None, "DEVICE": None, "ALT": HOSTILE, **parameters}
     first = "\n".join(f"{key} = {value!r}" for key, value in given.items())
     cells = [nbformat.v4.new_code_cell(first, metadata={"tags": ["parameters"]}, id="parameters")]
     cells += [nbformat.v4.new_code_cell(text, id=f"c{i}") for i, text in enumerate(sources)]
+    lines = "".join(f"{' · '.join(claim)}\n" for claim in shown)
+    cells[-1].outputs = [nbformat.v4.new_output("stream", text=f"a line\n{lines}")]
+    cells[-1].metadata["tags"] = [tag] if tag else []
     nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / name)
 
 
@@ -64,7 +75,7 @@ def write(folder, name, sources, **parameters):
 def folder(tmp_path_factory):
     """Notebooks of which one passes, one fails and one waits to be let go."""
     folder = tmp_path_factory.mktemp("notebooks")
-    write(folder, "01_passes.ipynb", PASSES, FIGURE="fd-02")
+    write(folder, "01_passes.ipynb", PASSES, SHOWN, FIGURE="fd-02")
     write(folder, "02_fails.ipynb", FAILS, FIGURE="fd-03")
     write(folder, "03_waits.ipynb", WAITS, FIGURE="fd-15", HERE=str(folder))
     with pytest.MonkeyPatch.context() as patch:
@@ -73,7 +84,7 @@ def folder(tmp_path_factory):
         yield folder
 
 
-COMMAND = ("reproduce", "--budget", "full", "--seed", "7", "--out")
+COMMAND = ("reproduce", "--budget", "paper", "--seed", "7", "--out")
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +116,7 @@ def test_a_notebook_that_passes_leaves_figure_notebook_and_result(out):
 def test_the_parameters_are_set_in_the_notebook(out):
     ran = nbformat.read(out / "01_passes.ipynb", as_version=4)
     printed = [output.text for cell in ran.cells for output in cell.get("outputs", []) if "text" in output]
-    assert "full stickers cpu 7\n" in printed
+    assert "paper stickers cpu 7\n" in printed
 
 
 def test_nothing_else_is_left(out):
@@ -119,7 +130,7 @@ def test_the_figure_carries_what_made_it(out, capsys):
     assert main(["show", "--json", str(out / "fd-02.png")]) == 0
     record = json.loads(capsys.readouterr().out)
     assert (record["figure"], record["alt"]) == ("fd-02", HOSTILE)
-    assert (record["budget"], record["seed"], record["notebook"]) == ("full", 7, "01_passes.ipynb")
+    assert (record["budget"], record["seed"], record["notebook"]) == ("paper", 7, "01_passes.ipynb")
     assert {key: record[key] for key in result(out, "01_passes").made_by} == result(out, "01_passes").made_by
     assert any(name.startswith("stickers/") for name in record["weights"])
     assert main(["replay", str(out / "fd-02.png")]) == 2
@@ -185,7 +196,7 @@ def test_the_reports_say_it_all_and_run_nothing(out):
         assert "noise does nothing" in said
         assert "2 notebooks, 1 of them failed. Claims: 3 hold, 1 differ." in said
         assert f"It failed in the cell c1: ValueError: {HOSTILE}" in said
-        assert "fusedream-nb reproduce fd-02 --model stickers --budget full --device cpu --seed 7" in said
+        assert "fusedream-nb reproduce fd-02 --model stickers --budget paper --device cpu --seed 7" in said
         assert {"holds", "differs"} <= set(page.texts)
         assert "Also in this notebook" in page.texts
 
@@ -201,59 +212,44 @@ def test_a_claim_that_differs_is_no_failure_and_what_is_done_is_not_run_again(ou
     assert re.search(r"fd-02 +drawn +1 hold, 1 differ", capsys.readouterr().out)
 
 
-def committed(folder, *verdicts, tag=""):
-    """Write the file of a notebook that passes, with the verdicts of its claims as committed."""
-    shown = ["of no figure", HOSTILE, "noise does nothing"]
-    lines = [
-        f"{figure} · {statement} · {verdict}\n"
-        for figure, statement, verdict in zip(("start", "fd-02", "fd-02"), shown, verdicts, strict=False)
-    ]
-    path = folder / "01_passes.ipynb"
-    notebook = nbformat.read(path, as_version=4)
-    notebook.cells[-1].outputs = [nbformat.v4.new_output("stream", text="a line\n" + "".join(lines))]
-    notebook.cells[-1].metadata["tags"] = [tag] if tag else []
-    nbformat.write(notebook, path)
-    return path
-
-
 @pytest.mark.parametrize(
-    ("verdicts", "tag", "surprise"),
+    ("shown", "tag", "surprises"),
     [
-        (("holds", "holds", "differs"), "", None),
-        (("holds", "differs", "differs"), "", "holds, committed differs"),
-        (("holds", "holds"), "", "noise does nothing: differs, committed nothing"),
-        (("differs", "differs", "holds"), "close-call", None),
+        (SHOWN, None, []),
+        ([(*SHOWN[0][:2], "differs"), *SHOWN[1:]], None, ["holds, committed differs"]),
+        (SHOWN[:1], None, ["noise does nothing: differs, committed nothing", "holds, committed nothing"]),
+        ([*SHOWN, ("fd-02", "gone", "holds")], None, ["fd-02 · gone: nothing, committed holds"]),
+        ([(*claim[:2], "holds") for claim in SHOWN], "close-call", []),
     ],
 )
-def test_verdicts_are_compared_with_the_committed_ones(folder, out, tmp_path, verdicts, tag, surprise):
-    shutil.copy(folder / "01_passes.ipynb", tmp_path)
-    found = result(out, "01_passes").surprises(committed(tmp_path, *verdicts, tag=tag))
-    assert len(found) == bool(surprise)
-    assert not surprise or found[0].endswith(surprise)
+def test_verdicts_are_compared_with_the_committed_ones(out, tmp_path, shown, tag, surprises):
+    write(tmp_path, "01_passes.ipynb", ["", ""], shown, tag)
+    found = result(out, "01_passes").surprises(tmp_path / "01_passes.ipynb")
+    assert len(found) == len(surprises)
+    assert all(one.endswith(end) for one, end in zip(found, surprises, strict=True))
 
 
-def test_check_is_a_line_for_each_notebook_and_an_exit_code(folder, tmp_path, monkeypatch, capsys):
-    shutil.copytree(folder, tmp_path / "notebooks")
-    monkeypatch.setenv("FUSEDREAM_NOTEBOOKS", str(tmp_path / "notebooks"))
-    monkeypatch.delenv("FUSEDREAM_BUDGET", raising=False)
-    (tmp_path / "notebooks/03_waits.ipynb").unlink()
-    command = ("reproduce", "all", "--check", "--jobs", "2", "--out", str(tmp_path / "out"))
-    committed(tmp_path / "notebooks", "holds", "holds", "differs")
-    assert main(command) == 1
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "01_passes: as committed (2 hold, 1 differ)"
-    assert lines[1].startswith("02_fails: failed in the cell c1: ValueError")
-    assert len(lines) == 2
-    assert result(tmp_path / "out", "01_passes").made_by["budget"] == "quick"
-    assert main([*command[:1], "01", *command[2:]]) == 0
+def test_check_is_a_line_for_each_notebook_and_an_exit_code(folder, out, tmp_path, capsys):
+    again = tmp_path / "out"
+    shutil.copytree(out, again)
+    assert main([*COMMAND, str(again), "01", "--check"]) == 0
+    assert capsys.readouterr().out == "01_passes: as committed (2 hold, 1 differ)\n"
+    path, told = again / "01_passes.json", result(again, "01_passes")
+    path.write_text(json.dumps({**asdict(told), "claims": told.claims[1:]}))
+    assert main([*COMMAND, str(again), "01", "--check"]) == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("01_passes: not as committed: fd-02 · <script>")
+    assert main([*COMMAND, str(again), "02", "--check", "--jobs", "2"]) == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("02_fails: failed in the cell c1: ValueError")
 
 
 def test_another_setting_or_a_changed_notebook_is_another_result(folder, out, tmp_path):
     path = folder / "01_passes.ipynb"
-    chosen = runner.settings(size="full", device="cpu", seed=7)
+    chosen = runner.settings(size="paper", device="cpu", seed=7)
     told = result(out, "01_passes")
     assert runner._made_by(path, chosen) == told.made_by
-    assert runner._made_by(path, runner.settings(size="full", device="cpu", seed=8)) != told.made_by
+    assert runner._made_by(path, runner.settings(size="paper", device="cpu", seed=8)) != told.made_by
     write(tmp_path, "01_passes.ipynb", ["1"])
     assert runner._made_by(tmp_path / "01_passes.ipynb", chosen) != told.made_by
 
@@ -270,7 +266,7 @@ os.execv(sys.executable, [sys.executable, "-m", "ipykernel_launcher", *sys.argv[
 """
 
 
-@pytest.mark.parametrize(("lost", "tries"), [(1, 2), (9, 3)])
+@pytest.mark.parametrize(("lost", "tries"), [(1, 2), pytest.param(9, 3, marks=pytest.mark.heavy)])
 def test_a_kernel_that_does_not_come_up_is_started_again(tmp_path, monkeypatch, lost, tries):
     """One that loses its ports to another is tried anew; one that never starts is a failure."""
     folder = tmp_path / "kernels" / "python3"
@@ -280,7 +276,7 @@ def test_a_kernel_that_does_not_come_up_is_started_again(tmp_path, monkeypatch, 
     (folder / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "P", "language": "python"}))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     write(tmp_path, "00_x.ipynb", ["print(6 * 7)"])
-    chosen = runner.settings(size="full", device="cpu")
+    chosen = runner.settings(size="paper", device="cpu")
     (told,) = runner.run([tmp_path / "00_x.ipynb"], chosen, tmp_path / "out")
     assert (folder / "tries").read_text() == "x" * tries
     assert (told.failure is None) == (lost < tries)
@@ -347,7 +343,7 @@ BAD = [
     (["fd-99"], "No figure is called 'fd-99'"),
     ([], "FIGURE"),
     (["ot-01"], "ot-01 is drawn by notebook 11"),
-    (["fd-02", "--budget", "huge"], "quick, full, paper"),
+    (["fd-02", "--budget", "huge"], "paper"),
     (["fd-02", "--model", "dalle"], "stickers"),
     (["fd-02", "--model", "biggan-deep-512"], "not on this machine"),
     (["fd-02", "--device", "tpu"], "auto, cpu, cuda, mps"),
