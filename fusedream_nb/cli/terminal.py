@@ -38,7 +38,10 @@ def table(rows: Iterable[Iterable[str]], whole: int = 1) -> None:
         grid.add_column(no_wrap=i < whole, overflow="fold")
     for row in cells:
         grid.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 1_000_000).print(grid)
+    console = Console(width=None if sys.stdout.isatty() else 1_000_000)
+    with console.capture() as shown:
+        console.print(grid)
+    print("\n".join(line.rstrip() for line in shown.get().splitlines()))
 
 
 class Bar:
