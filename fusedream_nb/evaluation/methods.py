@@ -35,7 +35,7 @@ Method = Callable[[Sequence[str], Sequence[int], Models, Budget], Tensor]
 
 
 def sizes_of(name: str | None = None) -> Budget:
-    """Return a budget's sizes for hundreds of captions; raises ValueError for an unknown name."""
+    """Return a budget's sizes for measuring on many captions; ValueError for an unknown name."""
     return fd.budget(name, figure="fd-table-1")
 
 
