@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import redirect_stdout
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -84,8 +84,8 @@ def evaluate(
     folder = Folder(out)
     if "://" not in out:
         png.check_folder(Path(out))
-    began = (folder.settings() or {}).get("threads", plan.threads)
-    plan = replace(plan, threads=began)  # a run that goes on computes as it began
+    threads = folder.settings().get("threads", plan.threads)
+    plan = replace(plan, threads=threads)  # a run that goes on computes as it began
     models = load(plan.model, device=plan.device)
     network = features = None
     if models.world or reference is not None:
@@ -106,7 +106,7 @@ def evaluate(
     elif min(n, found.reference) < FEW:
         say(f"FID and IS are biased with fewer than {FEW:,} pictures, and compare no two N; KID leads.")
     if as_json:
-        print(json.dumps({"settings": plan.settings(), **found.as_json()}, indent=1))
+        print(json.dumps({"settings": plan.settings(), **asdict(found)}, indent=1))
     else:
         table(rows(found))
 

@@ -94,14 +94,10 @@ def _compared(results: list[Result], paths: dict[str, Path]) -> int:
 
 
 def figures(as_json: Json = False) -> None:
-    """List the papers' figures: what each shows, its notebook, minutes, and whether it can be made."""
+    """List the papers' figures: what each shows, its notebook, and whether it can be made."""
     from fusedream_nb.reproduce.figures import listing
 
-    rows = listing()
     if as_json:
-        print(json.dumps(rows, indent=1))
-        return
-    for row in rows:
-        row["minutes"] = "not measured" if row["minutes"] is None else f"{row['minutes']:g} min"
-    columns = ("id", "notebook", "status", "minutes", "caption")
-    table([row[name] for name in columns] for row in rows)
+        print(json.dumps(listing(), indent=1))
+    else:
+        table([row[name] for name in ("id", "notebook", "status", "caption")] for row in listing())

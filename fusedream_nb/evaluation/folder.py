@@ -12,7 +12,6 @@ import json
 import os
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from io import BytesIO
 from typing import Any
 
@@ -21,31 +20,19 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 RECORDS, PICTURES, RUN = "records", "pictures", "run.json"
-VECTOR = pa.list_(pa.float32())
+PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}  # that fsspec takes for an address
 SCHEMA = pa.schema(
     {
-        "caption": pa.string(), "method": pa.string(), "seed": pa.int64(), "picture": pa.string(),
-        "augclip": pa.float32(), "clip": VECTOR, "judge": VECTOR, "seconds": pa.float32(),
+        "caption": pa.string(),
+        "method": pa.string(),
+        "seed": pa.int64(),
+        "picture": pa.string(),  # its path in the folder
+        "augclip": pa.float32(),  # by the climbed encoder, on augmentations that no run has climbed
+        "clip": pa.list_(pa.float32()),  # the climbed encoder's unit vector
+        "judge": pa.list_(pa.float32()),  # the judge's
+        "seconds": pa.float32(),  # the picture's share of its block's
     }
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Row:
-    """What is known of one picture: scores are cosines, vectors of unit length, seconds its share's.
-
-    ``picture`` is its path in the folder; ``augclip`` is the climbed encoder's, on augmentations that no
-    run has climbed, ``clip`` and ``judge`` are the two encoders' vectors.
-    """
-
-    caption: str
-    method: str
-    seed: int
-    picture: str
-    augclip: float
-    clip: list[float]
-    judge: list[float]
-    seconds: float
+)
 
 
 class Folder:
@@ -61,9 +48,8 @@ class Folder:
         try:
             self.files, root = fsspec.url_to_fs(self.address)
         except ImportError as error:
-            package = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}.get(address.partition("://")[0])
-            advice = f"; python -m pip install {package}" if package else ""
-            raise ValueError(f"{address} requires a package that is missing: {error}{advice}") from error
+            package = PACKAGES.get(address.partition("://")[0], "the package of its kind")
+            raise ValueError(f"{address}: {error}; python -m pip install {package}.") from error
         self.root = root.rstrip("/")
 
     def write(self, name: str, data: bytes) -> None:
@@ -83,16 +69,15 @@ class Folder:
         """Return the bytes of files, fetched side by side; raises FileNotFoundError."""
         return self.files.cat_ranges([f"{self.root}/{name}" for name in names], None, None, on_error="raise")
 
-    def settings(self) -> dict[str, Any] | None:
-        """Return what the folder is a run of, None where it is new; ValueError for a damaged file."""
+    def settings(self) -> dict[str, Any]:
+        """Return what the folder is a run of, {} where it is new; ValueError for a damaged file."""
         if not self.files.exists(f"{self.root}/{RUN}"):
-            return None
+            return {}
         try:
             return dict(json.loads(self.read([RUN])[0]))
         except (ValueError, TypeError) as error:
-            raise ValueError(
-                f"{self.address}/{RUN} should hold a run's settings as JSON ({error}); take another folder."
-            ) from error
+            what = f"{self.address}/{RUN} should hold a run's settings as JSON"
+            raise ValueError(f"{what} ({error}); take another folder.") from error
 
     def begin(self, settings: dict[str, Any]) -> None:
         """Say what the folder is a run of, and delete what killed workers left half-written.
@@ -100,27 +85,25 @@ class Folder:
         Raises ValueError if it is a run of something else already.
         """
         old = self.settings()
-        if old is None:
-            self.write(RUN, json.dumps(settings, indent=1).encode())
-            return
         for name, value in json.loads(json.dumps(settings)).items():
-            if old.get(name) != value:
+            if old and old.get(name) != value:
                 raise ValueError(
                     f"{self.address} holds a run with {name} {old.get(name)!r}, not {value!r}; "
                     "take another folder, or the same settings."
                 )
+        if not old:
+            self.write(RUN, json.dumps(settings, indent=1).encode())
         self.files.invalidate_cache()
         for path in self.files.find(self.root):
             if path.endswith(".part"):
                 self.files.rm_file(path)
 
-    def add(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Sequence[dict[str, Any]]) -> None:
         """Append the records of one block, of one method and seed; their pictures are there already."""
         head, file = rows[0], BytesIO()
-        pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], SCHEMA), file)
-        keys = "\n".join(row.caption for row in rows).encode()
-        name = f"{hashlib.sha256(keys).hexdigest()[:20]}.parquet"
-        self.write(f"{RECORDS}/{head.method}/{head.seed}/{name}", file.getvalue())
+        pq.write_table(pa.Table.from_pylist(list(rows), SCHEMA), file)
+        name = hashlib.sha256("\n".join(row["caption"] for row in rows).encode()).hexdigest()[:20]
+        self.write(f"{RECORDS}/{head['method']}/{head['seed']}/{name}.parquet", file.getvalue())
 
     def records(self, method: str, seed: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the records of a method and seed, all columns or some; ValueError for a damaged part."""
@@ -131,10 +114,8 @@ class Folder:
         try:  # what is half-written begins with a dot, and datasets pass over it
             return ds.dataset(root, SCHEMA, "parquet", self.files).to_table(columns and list(columns))
         except pa.ArrowInvalid as error:
-            raise ValueError(
-                f"A part of the records in {root} is damaged; delete it, and the same command makes its "
-                f"pictures again ({error})."
-            ) from error
+            what = f"A part of the records in {root} is damaged; delete it"
+            raise ValueError(f"{what}, and the same command makes its pictures again ({error}).") from error
 
     def done(self, method: str, seed: int) -> set[str]:
         """Return the captions that a method has finished with a seed."""

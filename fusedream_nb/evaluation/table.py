@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from fusedream_nb.evaluation import methods, metrics
-from fusedream_nb.evaluation.folder import PICTURES, Folder, Row
+from fusedream_nb.evaluation.folder import PICTURES, Folder
 from fusedream_nb.evaluation.metrics import Estimate
 from fusedream_nb.evaluation.networks import CHUNK, Judge, Network
 
@@ -102,21 +102,24 @@ def make(block: Block, plan: Plan, folder: Folder, models: Models) -> int:
     from fusedream_nb.records.record import slug
 
     torch.set_num_threads(plan.threads)  # sums depend on it
-    rng = torch.Generator().manual_seed(COPIES_SEED)
-    fixed, rows, began = augment.draw(1, COPIES, rng), [], time.monotonic()
+    rng, rows, began = torch.Generator().manual_seed(COPIES_SEED), [], time.monotonic()
+    fixed = augment.draw(1, COPIES, rng)
     with warnings.catch_warnings(action="ignore"):  # of unknown words, one per caption
         images = methods.draw(block.method, block.captions, models, plan.sizes, plan.seed)
-        seconds = (time.monotonic() - began) / len(images)
+        row: dict[str, Any] = {"method": block.method, "seed": plan.seed}
+        row["seconds"] = (time.monotonic() - began) / len(images)
         for image, caption in zip(images, block.captions, strict=True):
             kept = torch.from_numpy(png.levels(image)).permute(2, 0, 1)[None].to(models.device) / 127.5 - 1
             with torch.no_grad():  # one by one: what stands beside a picture changes its numbers' last bits
                 score = float(AugCLIP(models.clip, caption, COPIES, fixed=fixed)(kept, rng))
                 clip, judge = (each.encode_image(kept)[0].tolist() for each in (models.clip, models.judge))
             path = f"{PICTURES}/{block.method}/{slug(caption, plan.seed)}.png"
-            rows.append(Row(caption, block.method, plan.seed, path, score, clip, judge, seconds))
+            rows.append(
+                {**row, "caption": caption, "picture": path, "augclip": score, "clip": clip, "judge": judge}
+            )
     for image, row in zip(images, rows, strict=True):
-        text = {name: getattr(row, name) for name in ("caption", "method", "seed", "augclip")}
-        folder.write(row.picture, png.encode(image, json.dumps(text)))
+        text = {name: row[name] for name in ("caption", "method", "seed", "augclip")}
+        folder.write(row["picture"], png.encode(image, json.dumps(text)))
     folder.add(rows)
     return len(rows)
 
@@ -149,10 +152,6 @@ class Table:
     network: str
     library: str
     reference: int
-
-    def as_json(self) -> dict[str, Any]:
-        """Return plain values, NaN as None."""
-        return {key: _plain(value) for key, value in asdict(self).items()}
 
 
 def summarise(
@@ -249,11 +248,3 @@ def _pictures(folder: Folder, records: pa.Table) -> Iterator[Tensor]:
         files = folder.read(names[first : first + CHUNK])
         levels = [decode_image(torch.frombuffer(bytearray(file), dtype=torch.uint8), "RGB") for file in files]
         yield torch.stack(levels) / 127.5 - 1
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401  whatever JSON holds
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_plain(one) for one in value]
-    return None if isinstance(value, float) and value != value else value

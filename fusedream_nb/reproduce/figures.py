@@ -22,16 +22,7 @@ class PaperFigure:
     notebook: str
     paper: str = ""
 
-    @property
-    def minutes(self) -> float | None:
-        """Minutes of the whole notebook, where they were measured."""
-        return MINUTES.get(self.notebook)
 
-
-MINUTES = {  # of each notebook with the quick budget, two at a time on two CPU cores
-    "01": 1.0, "02": 3.4, "03": 2.7, "04": 3.0, "05": 3.1, "06": 2.2, "07": 2.3, "08": 2.8, "09": 2.9,
-    "10": 1.4, "11": 1.4, "12": 1.2, "13": 1.5, "14": 1.8,
-}  # fmt: skip
 FIGURES = (
     PaperFigure("fd-01", "Three prompts about dogs: naive Adam, BigSleep, FuseDream at two sizes", "05"),
     PaperFigure("fd-02", "One signed step of attack on CLIP, and on AugCLIP", "01"),
@@ -135,7 +126,6 @@ def listing() -> list[dict[str, Any]]:
     rows = []
     for figure in FIGURES:
         path = notebook(figure.notebook)
-        status = "ready" if path else "no notebook"
-        row = {**asdict(figure), "minutes": figure.minutes, "status": status}
-        rows.append({**row, "notebook": path.name if path else figure.notebook})
+        there = {"notebook": path.name, "status": "ready"} if path else {"status": "no notebook"}
+        rows.append(asdict(figure) | there)
     return rows

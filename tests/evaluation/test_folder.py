@@ -6,13 +6,14 @@ import fsspec
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from fusedream_nb.evaluation.folder import Folder, Row
+from fusedream_nb.evaluation.folder import Folder
 
 
 def rows(*captions, method="random", seed=0):
+    known = {"method": method, "seed": seed, "augclip": 0.25, "clip": [0.5, -0.5], "judge": [1.0]}
     return [
-        Row(c, method, seed, f"pictures/{method}/{i}.png", 0.25, [0.5, -0.5], [1.0], 0.5)
-        for i, c in enumerate(captions)
+        {**known, "caption": caption, "picture": f"pictures/{method}/{i}.png", "seconds": 0.5}
+        for i, caption in enumerate(captions)
     ]
 
 
@@ -27,7 +28,7 @@ def folder(request, tmp_path):
 def test_records_come_back_as_they_were(folder):
     wanted = rows("a dog", 'a "ünusual" \n cat', seed=3)
     folder.add(wanted)
-    assert [Row(**row) for row in folder.records("random", 3).to_pylist()] == wanted
+    assert folder.records("random", 3).to_pylist() == wanted
     assert folder.done("random", 3) == {"a dog", 'a "ünusual" \n cat'}
     assert folder.done("random", 0) == folder.done("other", 3) == set()
 

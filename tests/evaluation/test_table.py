@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 
 import pytest
@@ -112,7 +112,7 @@ def test_the_table_puts_real_pictures_before_random_ones(tmp_path, models):
     with torch.no_grad():
         vectors = models.judge.encode_image(rendered(40))
     assert real.clip_score["judge"].value == pytest.approx(float((vectors * texts).sum(-1).mean()), abs=2e-3)
-    assert json.loads(json.dumps(found.as_json(), allow_nan=False))["library"].startswith("torch-fidelity")
+    assert json.loads(json.dumps(asdict(found), allow_nan=False))["library"].startswith("torch-fidelity")
 
 
 def rendered(n):
