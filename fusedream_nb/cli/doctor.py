@@ -57,7 +57,7 @@ def examine() -> list[Check]:
     libraries = [_library(module, package) for module, package in LIBRARIES.items()]
     devices = [_bytecode(), *_devices()] if libraries[0].status == "ok" else []
     notebooks = [_notebook(package) for package in NOTEBOOKS]
-    return [_python(), *libraries, *devices, _memory(), _disk(), *_weights(), *notebooks]
+    return [_python(), *libraries, *devices, _memory(), _disk(), *_weights(), *_banks(), *notebooks]
 
 
 def _python() -> Check:
@@ -145,6 +145,20 @@ def _weights() -> list[Check]:
         elif row.here:
             checks.append(Check(row.name, "ok", "weights are here"))
     return checks
+
+
+def _banks() -> list[Check]:
+    """List the starts that are a lookup."""
+    from fusedream_nb.method.bank import banks
+
+    return [
+        Check(
+            "start's bank",
+            "ok",
+            f"{row['of']}: seed {row['seed']}, M = {row['M']:,}, {row['bytes'] / 1e6:.1f} MB",
+        )
+        for row in banks()
+    ]
 
 
 def _notebook(package: str) -> Check:

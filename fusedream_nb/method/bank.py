@@ -1,9 +1,10 @@
 """The start as a lookup: with fixed views, the pictures' side of the ranking does not depend on the prompt.
 
 AugCLIP's mean cosine over an image's copies is the mean of their unit vectors, times the text's. A *bank*
-keeps these means [M, dim] of one seed's M samples, in half precision, in the cache folder or with the package.
-A second prompt's start is one matrix product. A bank is never trusted blindly: it names the networks, the seed
-and the views that it was made of, and has a checksum; what is damaged or of other things is made anew.
+keeps these means [M, dim] of one seed's M samples, in half precision, in the cache folder or with the
+package. A second prompt's start is one matrix product. A bank is never trusted blindly: it names the
+networks, the seed and the views that it was made of, and has a checksum; what is damaged or foreign is made
+anew.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,24 +126,34 @@ def start_views(copies: int, policy: Collection[str] = augment.ALL) -> Draw:
 
 def build(
     models: Models, *, seed: int, M: int, copies: int, folder: Path | None = None, tell: Tell | None = None
-) -> Path | None:
-    """Make the bank of a seed's start, unless it is there, and return its path; None where it was not kept.
+) -> list[Path]:
+    """Make the banks of a seed, unless they are there: of its start, and of a composition's second start.
+
+    Args:
+        models: whose generator draws and whose CLIP reads.
+        seed: as a run's.
+        M: how many samples are ranked.
+        copies: how many views there are of each, a Budget's ``start_copies``.
+        folder: where they are kept (default: the cache's).
+        tell: called with how many pictures are done and of how many.
+
+    Returns:
+        Where they are; what could not be kept is not among them, and a warning said so.
 
     Raises ValueError for models whose networks cannot be recognised.
     """
     generator, views, rng = models.generator, start_views(copies), torch.Generator().manual_seed(seed)
-    key = bank_key(generator, models.clip, views, M, rng)
-    if key is None:
-        raise ValueError(
-            f"{models.name} is not of this package's own classes, so a bank of it would not be found."
-        )
-
-    def make() -> Tensor:
-        return image_vectors(generator, models.clip, views, generator.sample(M, rng), tell=tell)
-
-    kept(key, make, folder=folder, label=models.name)
+    names = []
+    for _ in range(2):
+        key = bank_key(generator, models.clip, views, M, rng)
+        if key is None:
+            raise ValueError(f"{models.name} is not of this package's classes: its bank would not be found.")
+        latents = generator.sample(M, rng)
+        make = partial(image_vectors, generator, models.clip, views, latents, tell=tell)
+        kept(key, make, folder=folder, label=models.name)
+        names.append(bank_name(key))
     places = [folder] if folder else [SHIPPED, cache() / "banks"]
-    return next((path for place in places if (path := place / bank_name(key)).exists()), None)
+    return [path for name in names for place in places if (path := place / name).exists()]
 
 
 def banks() -> list[dict[str, Any]]:
@@ -169,7 +180,7 @@ def label(generator: Generator) -> str:
 def bank_key(
     generator: Generator, clip: Clip, views: Draw | None, M: int, rng: torch.Generator
 ) -> str | None:
-    """Return the JSON that names a bank: networks, randomness, samples and views; None if they cannot be told.
+    """Return the JSON that names a bank: networks, randomness and views; None if they cannot be told.
 
     The numbers of M samples are not the first of more samples, so M is a part of the name.
     """
@@ -253,17 +264,14 @@ def _read(path: Path, key: str, *, tell: bool = True) -> Tensor | None:
 def _write(path: Path, key: str, vectors: Tensor, label: str) -> None:
     """Write a bank whole or not at all, and let go of those that were used longest ago."""
     half = vectors.half().cpu().contiguous()
-    handle, name = tempfile.mkstemp(".part", dir=path.parent)
-    os.close(handle)
+    metadata = {"key": key, "digest": _digest(half.numpy().tobytes()), "of": label}
+    part = path.with_suffix(".part")  # this process holds the lock
     try:
-        metadata = {"key": key, "digest": _digest(half.numpy().tobytes()), "of": label}
-        try:
-            write_tensors({"vectors": half}, Path(name), metadata)
-        except Exception as error:  # safetensors' own, for a full disk
-            raise error if isinstance(error, OSError) else OSError(str(error)) from error
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+        write_tensors({"vectors": half}, part, metadata)
+        os.replace(part, path)
+    except Exception as error:  # safetensors has an error of its own for a full disk
+        part.unlink(missing_ok=True)
+        raise error if isinstance(error, OSError) else OSError(str(error)) from error
     for old in sorted(path.parent.glob("*.safetensors"), key=lambda p: p.stat().st_mtime)[:-KEPT]:
         old.unlink(missing_ok=True)
         old.with_suffix(".lock").unlink(missing_ok=True)
