@@ -1,6 +1,6 @@
 """What do the start and the over-parameterised latent add? The whole sweep of figure fd-04.
 
-    python benchmarks/ablation.py --budget full --out ablation.jsonl
+    python benchmarks/ablation.py --budget gallery --out ablation.jsonl
 
 Climbs for every prompt from the k best of M random points, for each M and k with k <= M, and once from
 the same mean without weights (plain). Appends a line of JSON for each cell that is finished; started again
@@ -157,7 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", help="default: FUSEDREAM_MODEL, else stickers")
     parser.add_argument("--device", help="default: FUSEDREAM_DEVICE, else the best there is")
-    parser.add_argument("--budget", default="full", help="whose steps, rate and copies are taken")
+    parser.add_argument("--budget", default="gallery", help="whose steps, rate and copies are taken")
     parser.add_argument("--M", type=int, nargs="+", default=[1, 100, 1000, 10_000])
     parser.add_argument("--k", type=int, nargs="+", default=[1, 5, 10, 15])
     parser.add_argument("--steps", type=int, help="default: the budget's")

@@ -1,6 +1,6 @@
 """What does composition add, and what does its second goal cost? Prompts of two objects, read by the judge.
 
-    python benchmarks/composition.py --budget full --limit 30 --seed 0 --out composition
+    python benchmarks/composition.py --budget gallery --limit 30 --seed 0 --out composition
 
 For each prompt: FuseDream's single picture; Algorithm 2 with the bi-level rule; and AugCLIP alone, from the
 same start, at the placement that won. The judge, which was never climbed, reads the picture: both nouns must
@@ -103,7 +103,7 @@ def peak() -> float:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--budget", default="full")
+    parser.add_argument("--budget", default="gallery")
     parser.add_argument("--limit", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--beta", type=float, default=1.0)

@@ -1,6 +1,6 @@
 """How often does the judge read a picture of a pair that the generator never saw?
 
-    python benchmarks/held_out.py --budget full --limit 30 --seed 0 --out held-out
+    python benchmarks/held_out.py --budget gallery --limit 30 --seed 0 --out held-out
 
 For each held-out (colour, noun) pair: the best of M random samples by AugCLIP, and FuseDream from the
 same start; all prompts look at the same M samples. The judge, which was never climbed, reads the colour
@@ -59,7 +59,7 @@ def draw(models: Models, prompts: list[str], basis: Latent, sizes: Budget, seed:
 def main() -> None:
     """Measure, print a table, and write a sheet of the pictures: luck above, FuseDream below."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--budget", default="full")
+    parser.add_argument("--budget", default="gallery")
     parser.add_argument("--limit", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("held-out"), help="folder of finished pictures")

@@ -81,7 +81,7 @@ def main() -> None:
     """Measure the pairs that are missing, then print the sums."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", default="stickers/vqgan")
-    parser.add_argument("--budget", default="full")
+    parser.add_argument("--budget", default="gallery")
     parser.add_argument("--steps", type=int, help="instead of the budget's")
     parser.add_argument("--patches", type=int, default=64)
     parser.add_argument("--lr", type=float, default=0.1)

@@ -91,7 +91,7 @@ BAD = [
     (["generate", "x", "--seed", str(2**63)], "seed"),
     (["generate", "x", "--seeds", "0"], "--seeds"),
     (["generate", "x", "--seeds", "1000000000000"], "--seeds"),
-    (["generate", "x", "--budget", "huge"], "quick, full, paper"),
+    (["generate", "x", "--budget", "huge"], "smoke, quick, gallery, colab, paper"),
     (["generate", "x", "--model", "dalle"], "stickers"),
     (["generate", "x", "--model", "biggan-deep-512"], "not on this machine"),
     (["generate", "x", "--device", "tpu"], "auto, cpu, cuda, mps"),

@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -29,6 +30,10 @@ LIBRARIES = {  # module → what pip calls it
     "lpips": "lpips",
 }
 NOTEBOOKS = ("jupyterlab", "ipykernel", "ipywidgets")
+COMPILED = (
+    "Unset PYTHONDONTWRITEBYTECODE, or set PYTHONPYCACHEPREFIX to a folder that can be written to: "
+    "each start takes 20 s less."
+)
 
 
 @dataclass(frozen=True)
@@ -52,18 +57,26 @@ def doctor(as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def examine() -> list[Check]:
+def examine() -> Iterator[Check]:
     """Look at Python, libraries, devices, memory, disk, weights and what the notebooks need."""
+    new = sys.version_info >= (3, 11)
+    yield _check("Python", platform.python_version(), new, "Install Python 3.11 or newer.", "fail")
     libraries = [_library(module, package) for module, package in LIBRARIES.items()]
-    devices = [_bytecode(), *_devices()] if libraries[0].status == "ok" else []
-    notebooks = [_notebook(package) for package in NOTEBOOKS]
-    return [_python(), *libraries, *devices, _memory(), _disk(), *_weights(), *_banks(), *notebooks]
+    yield from libraries
+    if libraries[0].status == "ok":
+        yield from _torch()
+    free, room = _memory(), shutil.disk_usage(os.curdir).free
+    advice = "Close other programs: a picture of the sticker world takes about a gigabyte."
+    yield _check("memory", f"{free / GB:.1f} GB free", free >= MEMORY, advice)
+    advice = "Make room, or write elsewhere with --out."
+    yield _check("disk", f"{room / GB:.1f} GB free here", room >= DISK, advice)
+    yield from _weights()
+    yield from _banks()
+    yield from map(_notebook, NOTEBOOKS)
 
 
-def _python() -> Check:
-    new_enough = sys.version_info >= (3, 11)
-    advice = "" if new_enough else "Install Python 3.11 or newer."
-    return Check("Python", "ok" if new_enough else "fail", platform.python_version(), advice)
+def _check(name: str, found: str, good: bool, advice: str, bad: Literal["warn", "fail"] = "warn") -> Check:
+    return Check(name, "ok", found) if good else Check(name, bad, found, advice)
 
 
 def _library(module: str, package: str) -> Check:
@@ -71,94 +84,59 @@ def _library(module: str, package: str) -> Check:
         import_module(module)
         return Check(package, "ok", version(package))
     except Exception as error:  # a torchvision of another torch raises RuntimeError, not ImportError
-        advice = f"python -m pip install --upgrade torch {package}" if "torch" in module else ""
-        return Check(package, "fail", str(error), advice or f"python -m pip install --upgrade {package}")
+        packages = f"torch {package}" if "torch" in module else package
+        return Check(package, "fail", str(error), f"python -m pip install --upgrade {packages}")
 
 
-def _bytecode() -> Check:
-    """Check that Python keeps what it compiles: of the libraries' sources that is 20 s at every start."""
+def _torch() -> Iterator[Check]:
+    """Check that Python keeps what it compiles of libraries, and that each device computes."""
     import torch
 
-    if Path(cache_from_source(torch.__file__)).exists():
-        return Check("bytecode", "ok", "kept between starts")
-    advice = (
-        "Unset PYTHONDONTWRITEBYTECODE, or set PYTHONPYCACHEPREFIX to a folder that can be written to: "
-        "each start takes 20 s less."
-    )
-    return Check("bytecode", "warn", "compiled again at every start", advice)
+    kept = Path(cache_from_source(torch.__file__)).exists()
+    yield _check("bytecode", "kept between starts" if kept else "compiled again each time", kept, COMPILED)
+    found = {"cpu": f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"}
+    if torch.cuda.is_available():
+        found["cuda"] = torch.cuda.get_device_name()
+    if torch.backends.mps.is_available():
+        found["mps"] = "Apple's GPU"
+    for name, what in found.items():
+        try:
+            torch.ones(2, 2, device=name).mm(torch.ones(2, 2, device=name)).cpu()
+            yield Check(name, "ok", what)
+        except Exception as error:
+            yield Check(name, "fail", str(error), f"Repair its driver, or take another --device than {name}.")
 
 
-def _devices() -> list[Check]:
-    import torch
-
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    return [_device(name) for name, here in there.items() if here]
-
-
-def _device(name: str) -> Check:
-    import torch
-
-    threads = f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
-    found = {"cpu": threads, "mps": "Apple's GPU"}
-    try:
-        torch.ones(2, 2, device=name).mm(torch.ones(2, 2, device=name)).cpu()
-        return Check(name, "ok", found.get(name) or torch.cuda.get_device_name())
-    except Exception as error:
-        return Check(name, "fail", str(error), f"Repair its driver, or take another --device than {name}.")
-
-
-def _memory() -> Check:
+def _memory() -> float:
+    """Return the bytes that are free, and that a container, such as Binder's, may still take (cgroup 2)."""
     import psutil
 
-    free = min(psutil.virtual_memory().available, _container_memory())
-    short = free < MEMORY
-    advice = "Close other programs: a picture of the sticker world takes about a gigabyte." if short else ""
-    return Check("memory", "warn" if short else "ok", f"{free / GB:.1f} GB free", advice)
-
-
-def _container_memory() -> float:
-    """Return what a container, such as Binder's, may still take (Linux, cgroup 2), else infinity."""
+    free = psutil.virtual_memory().available
     try:
         limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
-        return limit - used
+        return min(free, limit - used)
     except (OSError, ValueError):
-        return float("inf")
+        return free
 
 
-def _disk() -> Check:
-    free = shutil.disk_usage(os.curdir).free
-    short = free < DISK
-    advice = "Make room, or write elsewhere with --out." if short else ""
-    return Check("disk", "warn" if short else "ok", f"{free / GB:.1f} GB free here", advice)
-
-
-def _weights() -> list[Check]:
+def _weights() -> Iterator[Check]:
     """Check the hashes of the embedded models, and of the others that are here."""
     from fusedream_nb.models.weights import catalogue
 
-    checks = []
     for row in catalogue():
-        problems = row.problems() if row.here or row.name == "stickers" else []
-        if problems:
-            again = "Install fusedream-nb again." if row.name == "stickers" else "Fetch the file again."
-            checks.append(Check(row.name, "fail", " ".join(problems), again))
-        elif row.here:
-            checks.append(Check(row.name, "ok", "weights are here"))
-    return checks
+        embedded = row.name == "stickers"
+        if row.here or embedded:
+            problems = row.problems()
+            again = "Install fusedream-nb again." if embedded else "Fetch the file again."
+            yield _check(row.name, " ".join(problems) or "weights are here", not problems, again, "fail")
 
 
-def _banks() -> list[Check]:
+def _banks() -> Iterator[Check]:
     """List the starts that are a lookup."""
     from fusedream_nb.method.bank import banks
 
-    return [
-        Check(
-            "start's bank",
-            "ok",
-            f"{row['of']}: seed {row['seed']}, M = {row['M']:,}, {row['bytes'] / 1e6:.1f} MB",
-        )
-        for row in banks()
-    ]
+    for row in banks():
+        yield Check("start's bank", "ok", f"{row['of']}: seed {row['seed']}, M = {row['M']:,}")
 
 
 def _notebook(package: str) -> Check:

@@ -16,7 +16,7 @@ from fusedream_nb.cli.terminal import Bar, Stopped
 from fusedream_nb.records import checkpoint, jobs, png
 
 Model = Annotated[str | None, typer.Option(help="See `fusedream-nb models`.", show_default="stickers")]
-Size = Annotated[str | None, typer.Option(help="quick, full or paper.", show_default="quick")]
+Size = Annotated[str | None, typer.Option(help="One of smoke, quick, gallery, colab, paper.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.", show_default="auto")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 EXAMPLES = (
@@ -25,7 +25,7 @@ EXAMPLES = (
     'fusedream-nb generate "an elephant on top of a house" --compose --placements 9@0.5 --film\n\n'
     'fusedream-nb generate "a castle" "a mushroom:2" --transport --canvas 128x96\n\n'
     "fusedream-nb generate --resume gallery\n\n"
-    "fusedream-nb generate --budget full --seed 7 -- '-- any text at all, <script> too'"
+    "fusedream-nb generate --budget gallery --seed 7 -- '-- any text at all, <script> too'"
 )
 COMPOSITION, TRANSPORT = "Composition (FuseDream)", "Several prompts by optimal transport"
 

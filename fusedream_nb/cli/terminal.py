@@ -38,7 +38,10 @@ def table(rows: Iterable[Iterable[str]], whole: int = 1) -> None:
         grid.add_column(no_wrap=i < whole, overflow="fold")
     for row in cells:
         grid.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 1_000_000).print(grid)
+    console = Console(width=None if sys.stdout.isatty() else 1_000_000)
+    with console.capture() as shown:
+        console.print(grid)
+    print("\n".join(line.rstrip() for line in shown.get().splitlines()))
 
 
 class Bar:
@@ -87,7 +90,7 @@ class Bar:
 
         def show(step: Step) -> None:
             total = max(step.total, 1)  # no steps at all is a finished run too
-            best = step.best_score.max() if hasattr(step, "winner") else step.best_score.mean()
+            best = step.fixed_score().mean()
             done = self.done * total + (step.index if step.total else 1)
             state = f"score {float(best):.3f}  step {step.index}/{step.total}"
             self.show(done, self.batches * total, label, state)

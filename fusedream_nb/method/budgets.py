@@ -1,9 +1,14 @@
-"""How much work a run does: numbers only."""
+"""Every size in one file: of a run, and of what each figure repeats, for five budgets."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fusedream_nb.models import Models
 
 
 @dataclass(frozen=True)
@@ -26,34 +31,197 @@ class Budget:
 
     @property
     def evaluations(self) -> int:
-        """Pictures that the generator draws in a run: M for the start, then one a step and the first."""
+        """Pictures that the generator draws in a run: M for the start, then one per step and the first."""
         return self.M + self.steps + 1
 
     @property
     def equal_steps(self) -> int:
         """Steps, without a search for the start, that cost the generator as much as a whole run.
 
-        Going backwards costs about two times going forwards, so three samples of the start are a step.
+        A backward pass costs about twice a forward pass, so three samples of the start equal one step.
         """
         return self.steps + self.M // 3
+
+    @property
+    def counts(self) -> bool:
+        """Whether a claim's verdict means anything at these sizes; at smoke a notebook only has to run."""
+        return self.name != "smoke"
+
+
+class FigureBudget(Budget):
+    """The sizes of a figure's runs, and as further attributes what the figure repeats: ``sizes.seeds``.
+
+    ``dataclasses.replace`` changes the runs' sizes, and leaves the repeats behind.
+    """
+
+    def __init__(self, repeats: Mapping[str, Any] | None = None, **sizes: Any) -> None:  # noqa: ANN401
+        super().__init__(**sizes)
+        self.__dict__.update(repeats or {})
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  asked only for what is not there
+        raise AttributeError(f"These sizes have no {name!r}; they have {', '.join(vars(self))}.")
 
 
 BUDGETS = {
     budget.name: budget
     for budget in (
+        Budget("smoke", M=12, k=2, steps=3, copies=2, lr=2e-2, start_copies=1, judged_copies=2),
         Budget("quick", M=400, k=5, steps=100, copies=12, lr=2e-2, start_copies=4, judged_copies=24),
-        Budget("full", M=10_000, k=5, steps=1000, copies=24, lr=5e-3, start_copies=4, judged_copies=50),
+        Budget("gallery", M=10_000, k=5, steps=300, copies=12, lr=2e-2, start_copies=4, judged_copies=50),
+        Budget("colab", M=2000, k=5, steps=300, copies=12, lr=1e-2, start_copies=4, judged_copies=50),
         Budget("paper", M=10_000, k=5, steps=1000, copies=50, lr=5e-3, start_copies=10, judged_copies=100),
     )
 }
+RENAMED = {"full": "gallery"}
+
+# A row is one size at smoke, quick, gallery, colab, paper; None leaves it as the budget has it.
+FIGURES: dict[str, dict[str, tuple[Any, ...]]] = {
+    "start": {},  # notebook 00
+    "fd-02": {  # 01: pictures attacked, steps of PGD
+        "pictures": (4, 20, 50, 50, 50),
+        "attack_steps": (2, 10, 10, 10, 10),
+    },
+    "fd-03": {  # 02: dogs that climb, random pictures among which they are found, batch of climbs
+        "steps": (4, 50, 150, 150, 500),
+        "runs": (3, 20, 20, 20, 20),
+        "pool": (60, 800, 2000, 2000, 4000),
+        "at_once": (3, 5, 5, 5, 5),
+    },
+    "fd-15": {  # 03: prompts, copies of a picture whose noise is measured
+        "steps": (2, 33, 150, 150, 1000),
+        "copies": (2, 6, 12, 12, 50),
+        "prompts": (5, 10, 10, 10, 10),
+        "measured_copies": (64, 192, 384, 384, 384),
+    },
+    "fd-04": {  # 04: the values of M and of k
+        "steps": (2, 25, 150, 150, 1000),
+        "copies": (2, 4, 8, 8, 50),
+        "Ms": ((1, 4, 12), (1, 20, 400), (1, 100, 10_000), (1, 100, 2000), (1, 100, 1000, 10_000)),
+        "ks": ((1, 2, 3), (1, 5, 15), (1, 5, 15), (1, 5, 15), (1, 5, 10, 15)),
+    },
+    "fd-01": {  # 05: seeds, seeds where there are many prompts, runs at once, pictures enlarged
+        "M": (None, 60, None, 500, None),
+        "steps": (2, 15, 150, 150, None),
+        "copies": (None, 4, 8, 8, None),
+        "judged_copies": (None, 8, 24, 24, None),
+        "seeds": (3, 5, 5, 5, 5),
+        "few": (1, 2, 3, 3, 5),
+        "together": (4, 12, 15, 5, 5),
+        "pairs": (2, 12, 100, 100, 200),
+    },
+    "fd-17": {  # 06: prompts, BasinCMA's population, further multiples of FuseDream's time
+        "M": (None, 150, 500, 500, None),
+        "steps": (None, 40, 200, 200, None),
+        "copies": (None, 4, 8, 8, None),
+        "judged_copies": (None, 6, 24, 24, None),
+        "prompts": (2, 5, 5, 5, 5),
+        "population": (4, 6, 12, 12, 18),
+        "multiples": ((), (), (6,), (6,), (6,)),
+    },
+    "fd-05": {  # 07: seeds measured, seeds shown, steps at each of the 18 placements
+        "M": (None, 100, None, None, None),
+        "steps": (None, 30, 150, 150, None),
+        "copies": (None, 4, 8, 8, None),
+        "lr": (None, 4e-2, None, None, None),
+        "seeds": (2, 5, 10, 5, 10),
+        "shown": (2, 2, 3, 3, 3),
+        "search_steps": (1, 8, 50, 50, 1000),
+    },
+    "fd-11": {  # 08: prompts
+        "M": (None, 200, None, None, None),
+        "steps": (2, 10, 100, 100, None),
+        "copies": (None, 4, 8, 8, None),
+        "lr": (None, 5e-2, None, None, None),
+        "prompts": (2, 10, 10, 5, 10),
+    },
+    "fd-09": {  # 09: seeds, whether all placements are tried, seeds of Figure 10, how many of them are kept
+        "M": (None, 100, None, None, None),
+        "steps": (2, 20, 100, 100, None),
+        "copies": (None, 4, 8, 8, None),
+        "judged_copies": (None, 8, 24, 24, None),
+        "lr": (None, 4e-2, None, None, None),
+        "seeds": (1, 5, 5, 5, 5),
+        "search": (False, False, False, False, True),
+        "tried": (2, 10, 50, 50, 50),
+        "kept": (1, 8, 36, 36, 36),
+    },
+    "fd-table-1": {  # 10, and `evaluate`: captions, pictures whose metrics are compared
+        "M": (None, 20, 1000, 500, None),
+        "k": (None, 5, None, None, None),
+        "steps": (1, 6, 60, 100, None),
+        "copies": (None, 2, 4, 8, None),
+        "start_copies": (None, 2, None, None, None),
+        "judged_copies": (None, 4, 24, 24, None),
+        "captions": (6, 16, 50, 50, 100),
+        "samples": (24, 200, 2000, 2000, 5000),
+    },
+    "ot-01": {  # 11: patches per step, seeds
+        "steps": (2, 48, 300, 300, 1000),
+        "patches": (6, 16, 32, 64, 64),
+        "seeds": (2, 5, 10, 5, 20),
+    },
+    "ot-04": {  # 12: patches per step, seeds
+        "steps": (3, 39, 300, 300, 1000),
+        "patches": (6, 16, 32, 64, 64),
+        "seeds": (2, 5, 10, 5, 20),
+    },
+    "ot-05": {  # 13: patches per step, seeds
+        "steps": (2, 18, 200, 300, 1000),
+        "patches": (8, 16, 32, 64, 64),
+        "seeds": (2, 5, 5, 5, 5),
+    },
+    "new": {  # 14: seeds
+        "M": (None, 50, None, None, None),
+        "steps": (2, 12, 150, 150, None),
+        "copies": (6, 10, 16, 16, None),
+        "judged_copies": (None, 10, 24, 24, None),
+        "lr": (None, 4e-2, None, None, None),
+        "seeds": (3, 5, 10, 5, 10),
+    },
+    "live": {  # 15: seeds of the measured tour, seconds of the contest
+        "M": (None, 100, None, None, None),
+        "steps": (6, 40, 100, 100, 400),
+        "copies": (None, 6, 8, 8, None),
+        "seeds": (2, 5, 5, 5, 5),
+        "seconds": (2, 60, 60, 60, 60),
+    },
+    "own": {  # 16: steps of the climb with paper discs
+        "M": (None, 80, 2000, 500, None),
+        "steps": (2, 20, 150, 150, None),
+        "copies": (2, 4, 8, 8, None),
+        "judged_copies": (2, 4, 24, 24, None),
+        "far": (3, 40, 300, 300, 1000),
+    },
+}
 
 
-def budget(name: str | None = None) -> Budget:
-    """Return a budget by name; None reads FUSEDREAM_BUDGET, else takes quick.
+def budget(name: str | None = None, models: Models | None = None, *, figure: str | None = None) -> Budget:
+    """Return a budget by name, or a :class:`FigureBudget` with what a figure repeats.
 
-    Raises ValueError listing the known ones.
+    Args:
+        name: one of BUDGETS; None reads FUSEDREAM_BUDGET, else takes "colab" for models with real
+            weights on CUDA, "quick" otherwise.
+        models: what will be run; it decides the default.
+        figure: the main figure of a notebook, a key of FIGURES.
+
+    Raises ValueError listing the known names, and naming the new name of an old one.
     """
-    name = name or os.environ.get("FUSEDREAM_BUDGET") or "quick"
+    name = name or os.environ.get("FUSEDREAM_BUDGET") or _default(models)
+    if name in RENAMED:
+        raise ValueError(f"The budget {name!r} is now called {RENAMED[name]!r}; the paper's is 'paper'.")
     if name not in BUDGETS:
         raise ValueError(f"No budget is called {name!r}; known are {', '.join(BUDGETS)}.")
-    return BUDGETS[name]
+    base = BUDGETS[name]
+    if figure is None:
+        return base
+    if figure not in FIGURES:
+        raise ValueError(f"No sizes are kept for {figure!r}; known are {', '.join(FIGURES)}.")
+    column = list(BUDGETS).index(name)
+    row = {key: values[column] for key, values in FIGURES[figure].items() if values[column] is not None}
+    own = {field.name for field in fields(Budget)}
+    sizes = asdict(base) | {key: value for key, value in row.items() if key in own}
+    return FigureBudget({key: value for key, value in row.items() if key not in own}, **sizes)
+
+
+def _default(models: Models | None) -> str:
+    return "colab" if models is not None and not models.world and models.device.type == "cuda" else "quick"

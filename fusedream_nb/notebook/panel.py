@@ -30,7 +30,8 @@ class Panel:
 
     def __init__(self, session: Session) -> None:
         self.session, self.controls = session, Controls(session)
-        self.picture = widgets.Image(
+        self.picture = widgets.Image(  # begun empty, a browser may collapse it for good
+            value=_blank(session),
             format="png",
             layout=widgets.Layout(height=f"{SHOWN}px", max_width="100%", object_fit="contain"),
         )
@@ -123,6 +124,13 @@ def _button(session: Session, name: str, icon: str, tip: str, act: Callable[[], 
 def _captions() -> str:
     half = '<span style="display:inline-block; width:264px; text-align:center">'
     return f"{half}now</span>{half}best so far</span>"
+
+
+def _blank(session: Session) -> bytes:
+    """Return two white pictures of the size that a session will draw."""
+    generator = session.run.models.generator
+    white = torch.ones(3, *getattr(generator, "canvas", (generator.size, generator.size)))
+    return _png(white, white)
 
 
 def _png(image: torch.Tensor, best: torch.Tensor) -> bytes:

@@ -1,4 +1,4 @@
-"""JupyterLab in a headless Chromium: what a person sees and does, and what the kernel makes of it."""
+"""JupyterLab and Notebook 7 in a headless Chromium: what people see and do, and what a kernel makes of it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
+from PIL import Image
 
 PATIENCE = 300  # seconds until a test gives a condition up; nothing is asserted about time
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -30,6 +32,14 @@ READY = """() => {
     return kernel?.connectionStatus === "connected" && ["idle", "busy"].includes(kernel.status);
 }"""
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+LAPTOP = {"width": 1280, "height": 720}  # a panel is off the screen as soon as the next cells run
+UNFINISHED = """() => {
+    const notebook = window.jupyterapp.shell.currentWidget.content.model.cells;
+    const cells = [...Array(notebook.length).keys()].map(i => notebook.get(i)).filter(c => c.type === "code");
+    const output = c => [...Array(c.outputs.length).keys()].map(i => c.outputs.get(i).toJSON());
+    const failed = cells.flatMap(output).filter(o => o.output_type === "error").map(o => o.evalue);
+    return [cells.filter(c => c.executionCount === null && c.sharedModel.source).length, failed];
+}"""
 
 
 def until(condition: Callable[[], Any], told: Callable[[], object] = str) -> Any:
@@ -81,12 +91,43 @@ class Book:
         self.open()
 
     def open(self) -> None:
-        """Open a tab, and wait for the notebook and its kernel."""
-        self.page = self.lab.browser.new_page(viewport={"width": 1400, "height": 1600})
+        """Open the notebook in a window of its own, and wait for it and its kernel."""
+        self.page = self.lab.browser.new_page(viewport=LAPTOP)
         self.page.set_default_timeout(PATIENCE * 1000)
-        self.page.goto(f"{self.lab.url}/lab/tree/{self.name}")
+        self.page.goto(f"{self.lab.url}/{self.lab.place.format(stem=Path(self.name).stem, name=self.name)}")
+        self.until_ready()
+
+    def until_ready(self) -> None:
+        """Wait for the notebook and its kernel."""
         self.page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook .jp-Cell")
         self.page.wait_for_function(READY)
+
+    def reload(self) -> None:
+        """Save the notebook, as people do, and reload its page."""
+        self.save()
+        self.page.reload()
+        self.until_ready()
+
+    def run_all(self) -> None:
+        """Begin Run All Cells."""
+        self.command("notebook:run-all-cells")
+
+    def restart_and_run_all(self) -> None:
+        """Begin Restart Kernel and Run All Cells, and say yes."""
+        self.command("notebook:restart-run-all")
+        self.page.locator(".jp-Dialog button.jp-mod-accept").click()
+        until(lambda: self.page.evaluate(UNFINISHED)[0])
+        self.lab.kernels.pop(self.name).client.stop_channels()  # what was asked meanwhile may never be heard
+
+    def until_all_done(self) -> None:
+        """Wait until every cell has run; fail where one ends in an error."""
+
+        def done() -> bool:
+            left, failed = self.page.evaluate(UNFINISHED)
+            assert not failed, failed
+            return not left
+
+        until(done, lambda: self.page.evaluate(UNFINISHED))
 
     @property
     def kernel(self) -> Kernel:
@@ -116,10 +157,14 @@ class Book:
         found.wait_for()
         return Panel(self.page, found)
 
-    def close(self) -> None:
-        """Save the notebook, as Ctrl-S does, and close the tab."""
+    def save(self) -> None:
+        """Save the notebook, as Ctrl-S does."""
         self.command("docmanager:save")
         self.page.wait_for_function("() => !window.jupyterapp.shell.currentWidget.context.model.dirty")
+
+    def close(self) -> None:
+        """Save the notebook and close its window."""
+        self.save()
         self.page.close(run_before_unload=False)
 
 
@@ -177,6 +222,20 @@ class Panel:
         """Return the number beside a slider."""
         return self.control(label).locator(".widget-readout").inner_text()
 
+    def look(self) -> Image.Image:
+        """Scroll to the picture and look: its box is as large as it should be; return what is seen there."""
+        self.root.scroll_into_view_if_needed()
+        picture = self.root.locator("img.widget-image").first
+        picture.evaluate("image => image.scrollIntoView({block: 'center'})")
+        box = picture.bounding_box()
+        assert box and box["width"] > 500 and box["height"] == 256, box
+        return Image.open(BytesIO(self.page.screenshot(clip=box))).convert("RGB")
+
+    def watch(self) -> None:
+        """Look until there is a picture, and until it changes."""
+        seen = until(lambda: (image := self.look()).getcolors(16) is None and image, self.text)
+        until(lambda: self.look().tobytes() != seen.tobytes(), self.text)
+
     def picture(self) -> str:
         """Return the picture's bytes."""
         return self.root.locator("img.widget-image").first.evaluate(
@@ -189,10 +248,10 @@ class Panel:
 
 
 class Lab:
-    """A JupyterLab of our own, with folders of its own, and a browser that looks at it."""
+    """A Jupyter of our own, with folders of its own, and a browser that looks at it."""
 
-    def __init__(self, folder: Path, browser: Any, url: str) -> None:
-        self.folder, self.browser, self.url = folder, browser, url
+    def __init__(self, folder: Path, browser: Any, url: str, place: str) -> None:
+        self.folder, self.browser, self.url, self.place = folder, browser, url, place
         self.kernels: dict[str, Kernel] = {}
 
     def write(self, name: str, *cells: str) -> str:
@@ -216,9 +275,12 @@ class Lab:
         return self.kernels[name]
 
 
+FRONTS = {"jupyterlab": "lab/workspaces/{stem}/tree/{name}", "notebook": "notebooks/{name}"}
+
+
 @contextmanager
-def serving(python: str, folder: Path) -> Iterator[str]:
-    """Serve a folder with an interpreter's JupyterLab, on a free port; yield its address."""
+def serving(python: str, folder: Path, front: str) -> Iterator[str]:
+    """Serve a folder with an interpreter's front end, on a free port; yield its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -230,7 +292,7 @@ def serving(python: str, folder: Path) -> Iterator[str]:
     quiet.parent.mkdir(parents=True)
     quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}')
     command = [
-        python, "-m", "jupyterlab", "--no-browser", "--expose-app-in-browser", "--allow-root",
+        python, "-m", front, "--no-browser", "--expose-app-in-browser", "--allow-root",
         f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=",
         f"--ServerApp.root_dir={folder}",
     ]  # fmt: skip
@@ -307,10 +369,10 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
 
 
 @contextmanager
-def laboratory(python: Path | str, browser: Any, folder: Path) -> Iterator[Lab]:
-    """Yield an interpreter's JupyterLab, with its files in a folder."""
-    with serving(str(python), folder) as url:
-        lab = Lab(folder, browser, url)
+def laboratory(python: Path | str, browser: Any, folder: Path, front: str = "jupyterlab") -> Iterator[Lab]:
+    """Yield an interpreter's JupyterLab or Notebook 7, with its files in a folder."""
+    with serving(str(python), folder, front) as url:
+        lab = Lab(folder, browser, url, FRONTS[front])
         try:
             yield lab
         finally:
@@ -320,7 +382,7 @@ def laboratory(python: Path | str, browser: Any, folder: Path) -> Iterator[Lab]:
 
 @pytest.fixture(scope="session")
 def lab_of() -> Callable[..., Any]:
-    """What opens an interpreter's JupyterLab."""
+    """What opens an interpreter's JupyterLab or Notebook 7."""
     return laboratory
 
 

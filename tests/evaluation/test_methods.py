@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import pickle
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from fusedream_nb.evaluation.methods import (
     sizes_of,
     work,
 )
-from fusedream_nb.method.budgets import BUDGETS
+from fusedream_nb.method.budgets import BUDGETS, Budget
 from fusedream_nb.models.stickers.world import render
 
 TINY = replace(BUDGETS["quick"], M=5, k=5, steps=1, copies=1, start_copies=1, judged_copies=1)
@@ -96,10 +97,12 @@ def test_methods_are_chosen_by_name_and_real_pictures_need_the_test_set(models):
     assert chosen(["random", "real", "random"], known, "stickers") == ("random", "real")
 
 
-def test_only_the_quick_budget_is_shortened():
-    assert sizes_of("full") == BUDGETS["full"] and sizes_of("paper") == BUDGETS["paper"]
-    assert work(sizes_of("quick")) < work(BUDGETS["quick"]) / 10
-    assert sizes_of("quick").M >= 10  # of which k = 10 are kept
+@pytest.mark.parametrize("name", BUDGETS)
+def test_every_budget_has_enough_samples_for_all_methods(name):
+    sizes = sizes_of(name)
+    assert sizes.M >= 10  # of which k = 10 are kept
+    assert work(sizes) <= work(BUDGETS[name])
+    assert Budget(**asdict(sizes)) == Budget(**asdict(pickle.loads(pickle.dumps(sizes))))  # as Ray sends it
 
 
 @given(steps=st.integers(17, 3000))

@@ -201,7 +201,7 @@ def test_nan_stops_the_run_and_names_the_step(rng: torch.Generator) -> None:
         ({"lr": 0.0}, "learning rate must be above 0"),
         ({"seed": -4}, "A seed is a whole number"),
         ({"prompt": ["a", "b"], "seed": [1, 2, 3]}, "2 prompts require one seed or as many, not 3"),
-        ({"budget": "huge"}, "No budget is called 'huge'; known are quick, full, paper"),
+        ({"budget": "huge"}, "No budget is called 'huge'; known are smoke, quick, gallery, colab, paper"),
         ({"policy": ["blur"]}, "Unknown augmentation 'blur'"),
     ],
 )

@@ -170,7 +170,7 @@ def test_a_stopped_composition_goes_on_where_it_was(models, tmp_path):
         ["--seed", "4"],
         ["--seeds", "2"],
         ["--model", "stickers"],
-        ["--budget", "full"],
+        ["--budget", "gallery"],
         ["--film"],
     ],
 )
