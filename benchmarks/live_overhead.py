@@ -62,7 +62,7 @@ def advance(made: Session, steps: int) -> None:
     """Make steps up to a number, a knob turned before each."""
     while made.going and (made.step is None or made.step.index < steps):
         made.advance()
-        made.turn(noise=0.001 * (made.step.index % 2) if made.step else 0.0)
+        made.set(noise=0.001 * (made.step.index % 2) if made.step else 0.0)
 
 
 def memory() -> float:

@@ -24,6 +24,7 @@ _WHERE = {  # loaded when first asked for: the import itself takes no torch
     "basin_cma": "fusedream_nb.method.search",
     "top_k": "fusedream_nb.method.latents",
     "OverParameterised": "fusedream_nb.method.latents",
+    "Plain": "fusedream_nb.method.latents",
     "CLIPScore": "fusedream_nb.method.scores",
     "AugCLIP": "fusedream_nb.method.scores",
     "budget": "fusedream_nb.method.budgets",
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from fusedream_nb.method.compose import compose
     from fusedream_nb.method.cutouts import Cutouts
     from fusedream_nb.method.fusedream import fusedream
-    from fusedream_nb.method.latents import OverParameterised, top_k
+    from fusedream_nb.method.latents import OverParameterised, Plain, top_k
     from fusedream_nb.method.placement import Placement, Placements
     from fusedream_nb.method.run import climb
     from fusedream_nb.method.scores import AugCLIP, CLIPScore

@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 from fusedream_nb import __version__, read_record, save
 from fusedream_nb.cli import app, main
 from fusedream_nb.method import budgets
+from fusedream_nb.method.run import Run
 from fusedream_nb.records import film as film_module
 from fusedream_nb.records import png
-from fusedream_nb.records.jobs import AT_ONCE
 
 COMMANDS = ("generate", "show", "replay", "reproduce", "figures", "evaluate", "models", "doctor")
 TINY = {"M": 6, "k": 2, "steps": 2, "copies": 2, "start_copies": 2, "judged_copies": 2}
@@ -165,7 +165,7 @@ def test_pictures_of_every_prompt_and_seed(models, run, tmp_path):
     paths = [Path(line) for line in out.splitlines()]
     assert [p.name for p in paths[:3]] == ["a-blue-dog-5.png", "a-blue-dog-6.png", "a-blue-dog-7.png"]
     assert all(re.fullmatch(r"red-car-[0-9a-f]{10}-[567].png", p.name) for p in paths[3:])
-    assert len(paths) == 6 > AT_ONCE
+    assert len(paths) == 6 > Run.together
     told = [(record.prompt, record.seed) for record in map(read_record, paths)]
     assert told == [(prompt, seed) for prompt in prompts[:2] for seed in (5, 6, 7)]
     assert len(list((tmp_path / "made").iterdir())) == 12

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import fusedream_nb as fd
-from fusedream_nb.cli.terminal import Bar, Stopped
+from fusedream_nb.cli.terminal import Bar, Stopped, say
 from fusedream_nb.records import checkpoint, jobs, png
+
+if TYPE_CHECKING:
+    from fusedream_nb.method.run import Run
 
 Model = Annotated[str | None, typer.Option(help="See `fusedream-nb models`.", show_default="stickers")]
 Size = Annotated[str | None, typer.Option(help="One of smoke, quick, gallery, colab, paper.")]
@@ -91,11 +94,16 @@ def generate(
     PROMPT it goes on from there with other words, with --steps to another number of steps.
     """
     if resume is None:
-        sizes = fd.budget(budget)
-        asked = _asked(compose, transport, placements, foreground, background, mean, canvas)
-        groups = _groups(prompts or [], seed, seeds, asked)
+        if not prompts:
+            raise ValueError("There is no PROMPT; say in words what the picture should show.")
+        kind, options = _asked(compose, transport, placements, foreground, background, mean, canvas)
+        sizes = kind.sizes(fd.budget(budget))
         sizes = sizes if steps is None else replace(sizes, steps=steps)
-        todo, knobs = [jobs.job(groups, model, device, sizes, film=film, **asked)], {}
+        texts = [_legal(prompt) for prompt in prompts or []]
+        if transport:
+            texts, options["weights"] = _weighted(texts)
+        asked = {"method": kind.method, "options": options, "canvas": _canvas(canvas), "film": film}
+        todo, knobs = [jobs.job(texts, _seeds(seed, seeds), model, device, sizes, **asked)], {}
     elif model or budget or seed or seeds > 1 or compose or transport or film:
         raise ValueError("--resume goes on with what was asked for then; it takes a PROMPT and --steps only.")
     else:
@@ -133,8 +141,14 @@ def _asked(
     background: str | None,
     mean: bool,
     canvas: str | None,
-) -> dict[str, Any]:
-    """Return the method with its options, as a job's fields; ValueError for options of another method."""
+) -> tuple[type[Run[Any]], dict[str, Any]]:
+    """Return the kind of run with its options, as JSON holds them; ValueError for those of another kind."""
+    from fusedream_nb.method.compose import CompositionRun
+    from fusedream_nb.method.fusedream import FusedreamRun
+    from fusedream_nb.method.placement import PLACEMENTS, Placements, named
+    from fusedream_nb.method.run import packed
+    from fusedream_nb.method.transport import TransportRun
+
     if compose and transport:
         raise ValueError("A picture is made by --compose or by --transport; choose one.")
     if not compose and (placements or foreground or background):
@@ -142,15 +156,13 @@ def _asked(
     if not transport and (mean or canvas):
         raise ValueError("--mean and --canvas are options of --transport; add it.")
     if compose:
-        from fusedream_nb.method.placement import named
-
-        places = [asdict(place) for place in named(placements)] if placements else None
-        options = {"placements": places, "foreground": foreground, "background": background}
-        return {"method": "compose", "options": {k: v for k, v in options.items() if v is not None}}
+        places = Placements.of(named(placements) if placements else PLACEMENTS)
+        return CompositionRun, {
+            "placements": packed(places), "foreground": foreground, "background": background
+        }  # fmt: skip
     if transport:
-        options = {"loss": "mean"} if mean else {}
-        return {"method": "transport", "options": options, "canvas": _canvas(canvas)}
-    return {}
+        return TransportRun, {"loss": "mean" if mean else "transport"}
+    return FusedreamRun, {}
 
 
 def _canvas(text: str | None) -> list[int] | None:
@@ -163,30 +175,29 @@ def _canvas(text: str | None) -> list[int] | None:
     return [int(found[2]), int(found[1])]
 
 
-def _groups(prompts: Sequence[str], seed: int, seeds: int, asked: dict[str, Any]) -> list[jobs.Group]:
-    """Return what is drawn together, the prompts' weights among ``asked``'s options.
-
-    Raises ValueError for no prompt, an empty one, and a seed out of range.
-    """
-    if not prompts:
-        raise ValueError("There is no PROMPT; say in words what the picture should show.")
-    if seed + seeds > 2**63:
+def _seeds(first: int, count: int) -> range:
+    """Return the seeds; ValueError for one out of range."""
+    if first + count > 2**63:
         raise ValueError("A seed is a whole number from 0 to 2^63 - 1.")
-    method, texts = asked.get("method", "fusedream"), list(prompts)
-    if method == "transport":
-        pairs = [_weighted(prompt) for prompt in prompts]
-        texts, weights = [text for text, _ in pairs], [weight for _, weight in pairs]
-        if set(weights) != {1.0}:
-            asked["options"]["weights"] = weights
-    return jobs.grouped(method, [_legal(text) for text in texts], range(seed, seed + seeds))
+    return range(first, first + count)
 
 
-def _weighted(prompt: str) -> tuple[str, float]:
-    """Return a prompt and the weight behind its last colon, 1 where no number is there."""
-    text, _, weight = prompt.rpartition(":")
-    if re.fullmatch(r"\s*[-+]?(\d+\.?\d*|\.\d+)\s*", weight) and text:
-        return text, float(weight)
-    return prompt, 1.0
+WEIGHT = re.compile(r"(?s)(.*[^\s\d:\\]):([-+]?(?:\d+\.?\d*|\.\d+))")
+
+
+def _weighted(prompts: Sequence[str]) -> tuple[list[str], list[float] | None]:
+    """Return prompts and the weights behind their last colons, as in "a dog:2"; None where there are none.
+
+    A colon behind a digit or a space, as in "at 12:30", belongs to the words, and so does an escaped one.
+    """
+    found = [WEIGHT.fullmatch(prompt) for prompt in prompts]
+    texts = [one[1] if one else prompt for one, prompt in zip(found, prompts, strict=True)]
+    weights = [float(one[2]) if one else 1.0 for one in found]
+    texts = [text.replace("\\:", ":") for text in texts]
+    if set(weights) == {1.0}:
+        return texts, None
+    say("Weights: " + ", ".join(f"{text} {weight:g}" for text, weight in zip(texts, weights, strict=True)))
+    return texts, weights
 
 
 def _turned(prompts: Sequence[str], steps: int | None) -> dict[str, Any]:

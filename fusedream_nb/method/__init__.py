@@ -14,7 +14,8 @@ def run_class(method: str) -> type[Run[Any]]:
     from . import baselines, compose, fusedream, search, transport  # noqa: F401  their classes are now known
     from .run import Run
 
-    found, names = [Run], {}
+    found: list[type[Run[Any]]] = [Run]
+    names: dict[str, type[Run[Any]]] = {}
     while found:
         kind = found.pop()
         found += kind.__subclasses__()

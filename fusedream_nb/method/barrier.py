@@ -133,11 +133,11 @@ def rule(name: str = "bilevel", *, beta: float = 1.0, lam: float = 0.5) -> Rule:
 def two_gradients(loss: Tensor, score: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Return ∇ℓ and ∇s [n, d] of values [n], each over its own run's variables.
 
-    ``parameters`` name every run's tensors in turn, the same shapes for each. The graph is used up.
+    ``parameters`` are tensors [n, …]. The graph is used up.
     Two passes back: one batched product is no faster on a CPU (benchmarks/compose_gradients.py).
     """
     found = []
     for value, again in ((loss, True), (score, False)):
         parts = torch.autograd.grad(value.sum(), parameters, retain_graph=again)
-        found.append(torch.cat([part.flatten() for part in parts]).view(len(value), -1))
+        found.append(torch.cat([part.flatten(1) for part in parts], 1))
     return found[0], found[1]

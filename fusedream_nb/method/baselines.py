@@ -91,8 +91,10 @@ class NaiveAdamRun(Run[Step]):
     def __init__(self, models: Models, config: RunConfig) -> None:
         self.models, self.config = models, config
         rngs = [torch.Generator().manual_seed(seed) for seed in config.seeds]
-        sizes, score = config.budget, CLIPScore(models.clip, config.prompts)
-        super().__init__(models.generator, score, rngs, steps=sizes.steps, lr=sizes.lr, prompt=config.prompts)
+        sizes, self.plain = config.budget, CLIPScore(models.clip, config.prompts)
+        super().__init__(
+            models.generator, self.plain, rngs, steps=sizes.steps, lr=sizes.lr, prompt=config.prompts
+        )
         self.setters["prompt"] = self.set_prompt
 
     @classmethod
@@ -102,7 +104,7 @@ class NaiveAdamRun(Run[Step]):
 
     def set_prompt(self, texts: Sequence[str]) -> None:
         """Climb other texts from now on."""
-        self.score.text = encoded(self, texts)
+        self.plain.text = encoded(self, texts)
         self.reset_best()
 
     def begin(self) -> Parameterisation:
@@ -121,7 +123,7 @@ class BigSleepRun(Run[Step]):
                 "BigSleep requires a BigGAN-deep or a BigGAN, which read a latent a layer; "
                 f"{models.name} does not."
             )
-        self.models, self.config = models, config
+        self.models, self.config, self.deep = models, config, models.generator
         rngs = [torch.Generator().manual_seed(seed) for seed in config.seeds]
         sizes, prompts = config.budget, config.prompts
         fixed = draw_crops(1, sizes.judged_copies, torch.Generator().manual_seed(JUDGE_SEED))
@@ -150,24 +152,24 @@ class BigSleepRun(Run[Step]):
 
     def begin(self) -> LayerLatents:
         """Return random latents, one a layer."""
-        return self._averaged(LayerLatents.start(self.generator, self.rngs))
+        return self._averaged(LayerLatents.start(self.deep, self.rngs))
 
     def restored(self, tensors: list[Tensor]) -> LayerLatents:
         """Return a saved run's latents."""
         z, logits = tensors
-        return self._averaged(LayerLatents(z, logits, self.generator.embeddings))
+        return self._averaged(LayerLatents(z, logits, self.deep.embeddings))
 
     def _averaged(self, latents: LayerLatents) -> LayerLatents:
         self.likely.latents, self.average = latents, Average(latents.parameters(), DECAY)
         return latents
 
-    def keep_best(self, image: Tensor) -> None:
+    def keep_best(self, shown: dict[str, Tensor]) -> None:
         """Update the moving average, and keep its picture where that is better."""
         self.average.update(self.likely.latents.parameters())
         if self.checks or self._reset:
             with torch.no_grad():
                 image = self.generator.decode(self.likely.latents.of(self.average.value).combine())
-            super().keep_best(image)
+            super().keep_best({"image": image})
 
     def state_dict(self) -> State:
         """Return copies of all that the run's future depends on."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -21,14 +21,16 @@ from .barrier import rule as named_rule
 from .blend import poisson
 from .budgets import Budget
 from .fusedream import AugCLIPRun, check_basis, given
-from .latents import OverParameterised, Parameterisation
+from .latents import OverParameterised, Parameterisation, Plain
 from .placement import PLACEMENTS, Placement, Placements, crop, paste, shrink
-from .run import RunConfig, State, Step, check_prompts, configure
-from .scores import Score
+from .run import Gradient, RunConfig, State, Step, check_prompts, configure
 from .workers import side_by_side, workers
 
 SMALLEST = 17  # pixels a side that LPIPS's SqueezeNet can still read
 RULE, BOX = ("rule", "beta", "lam"), ("alpha", "x", "y")  # the knobs of a rule and of a placement
+SHOWN = ("foreground", "background", "image", "score", "loss", "lam")  # of a placement at a moment
+BEST = ("foreground", "background", "image", "loss")  # what is kept of the best moment
+Halves = Plain | OverParameterised
 Pair = tuple[Parameterisation | Latent, Parameterisation | Latent]
 
 
@@ -51,12 +53,14 @@ def compose(
         prompt: what the whole shows: one text, or several, which pair with seeds as in ``fusedream``; each
             picture is the same as alone, up to rounding.
         models: what is climbed, what scores it, and the perceptual loss.
-        foreground, background: what the two starts are ranked by, one text or one a picture; None: the
-            whole prompt, as in the paper.
+        foreground: what its start is ranked by, one text or one a picture; None: the whole prompt, as in
+            the paper.
+        background: the same.
         placements: where the foreground may stand. All placements of a picture run side by side from one
             start, with the same randomness, and the best is kept; see :class:`Placements` for groups.
         rule: the update rule, one of :mod:`.barrier`.
-        seed, budget: as in ``fusedream``.
+        seed: as in ``fusedream``.
+        budget: as in ``fusedream``.
         start: a foreground and a background to begin at, [n, …] each, instead of the search.
         sizes: fields of the budget to replace: M, k, steps, copies, lr, ….
 
@@ -108,7 +112,7 @@ class ComposeStep(Step):
         return self.winners[0]
 
     def blended(self, place: int | None = None) -> Tensor:
-        """Return a placement's best picture [1, 3, h, w], Poisson blended and in [-1, 1]; None: the winner's."""
+        """Return a placement's (None: the winner's) best picture [1, 3, h, w], Poisson blended."""
         i = self.winner if place is None else place
         parts = self.best_foreground[i : i + 1], self.best_background[i : i + 1]
         return poisson(*parts, self.placements[i]).clamp(-1, 1)
@@ -138,7 +142,7 @@ def fused(
     foreground: Tensor,
     background: Tensor,
     placements: Sequence[Placement],
-    score: Score,
+    score: Callable[[Tensor, Rng], Tensor],
     perceptual: Perceptual,
     rng: Rng,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -153,68 +157,37 @@ def fused(
     return image, score(image, rng), perceptual(small, under)
 
 
-@dataclass(frozen=True)
-class Look:
-    """One placement at one moment, [1, …] each: its pictures, its numbers, and the direction v [1, d]."""
+class Both:
+    """Foregrounds and backgrounds [n, …], one a placement, as one parameterisation; some of them stopped."""
 
-    foreground: Tensor
-    background: Tensor
-    image: Tensor
-    score: Tensor
-    loss: Tensor
-    lam: Tensor
-    direction: Tensor
+    def __init__(self, foreground: Halves, background: Halves) -> None:
+        self.foreground, self.background = foreground, background
+        self.stop(torch.ones(len(foreground.parameters()[0]), dtype=torch.bool))
 
+    def stop(self, going: Tensor) -> None:
+        """Let only some go on from where they are now, by a mask [n]."""
+        self.going, self._kept = going, [p.detach().clone() for p in self.parameters()]
 
-@dataclass
-class PlacementState:
-    """One placement's two latents, its own randomness, and the picture that it is a placement of."""
-
-    placement: Placement
-    foreground: Parameterisation
-    background: Parameterisation
-    rng: torch.Generator
-    group: int
-    going: bool = True
-    now: Look | None = None
-    best: Look | None = None
-    judged: Tensor | None = None
-    best_score: Tensor | None = None
+    def like(self, tensors: Sequence[Tensor]) -> Both:
+        """Return another of the same kind, made of other tensors."""
+        half = len(self.foreground.parameters())
+        return Both(self.foreground.like(tensors[:half]), self.background.like(tensors[half:]))
 
     def parameters(self) -> list[Tensor]:
-        """Return everything that the climb moves: the foreground's, then the background's."""
+        """Return everything that the climb moves: the foregrounds', then the backgrounds'."""
         return [*self.foreground.parameters(), *self.background.parameters()]
-
-    def directions(self) -> list[Tensor | None]:
-        """Return v for each of the parameters; none where this placement has stopped."""
-        parameters = self.parameters()
-        parts = self.now.direction[0].split([p.numel() for p in parameters])
-        return [v.view_as(p) if self.going else None for p, v in zip(parameters, parts, strict=True)]
-
-
-class Placed:
-    """The latents of all placements as one parameterisation."""
-
-    def __init__(self, states: list[PlacementState]) -> None:
-        self.states = states
-
-    def parameters(self) -> list[Tensor]:
-        """Return everything that the climb moves, placement by placement."""
-        return [p for state in self.states for p in state.parameters()]
 
     def combine(self) -> Latent:
         """Return the foregrounds' latents [n, …], differentiably."""
-        return Latent.cat([state.foreground.combine() for state in self.states])
+        return self.foreground.combine()
 
-    def backgrounds(self) -> Latent:
-        """Return the backgrounds' latents [n, …], differentiably."""
-        return Latent.cat([state.background.combine() for state in self.states])
-
+    @torch.no_grad()
     def project_(self, generator: Generator) -> None:
-        """Clamp all latents to the generator's valid set, in place."""
-        for state in self.states:
-            state.foreground.project_(generator)
-            state.background.project_(generator)
+        """Clamp all latents to the generator's valid set, and put back those that have stopped."""
+        self.foreground.project_(generator)
+        self.background.project_(generator)
+        for parameter, kept in zip(self.parameters(), self._kept, strict=True):
+            parameter[~self.going] = kept[~self.going]
 
 
 class CompositionRun(AugCLIPRun[ComposeStep]):
@@ -225,165 +198,165 @@ class CompositionRun(AugCLIPRun[ComposeStep]):
     quarter of the steps.
     """
 
-    method = "compose"
+    method, together = "compose", 1
     parts = (Placement, Placements, BilevelRule, LinearRule, InverseRule, ScoreRule)
     renamed = {"rival": "rule"}  # noqa: RUF012
 
     def __init__(self, models: Models, config: RunConfig) -> None:
-        places = config.options["placements"]
-        self.groups, self.keep = places.each(len(config.seeds)), places.keep
-        self.rule: Rule = config.options["rule"]
-        texts = (config.options[name] or config.prompts for name in ("foreground", "background"))
-        self.texts = [_each(text, len(config.seeds)) for text in texts]
+        n, options = len(config.seeds), config.options
+        groups, self.keep = options["placements"].each(n), options["placements"].keep
+        self.places = [place for group in groups for place in group]
+        self.group = [i for i, group in enumerate(groups) for _ in group]
+        self.rule: Rule = options["rule"]
+        self.texts = [_each(options[name] or config.prompts, n) for name in ("foreground", "background")]
         self.batch = max(1, 6 * 64**2 // models.generator.size**2)  # placements in memory at a time
         self.pruned = False
-        every = [place for group in self.groups for place in group]
-        _check_boxes(every, models.generator.size)
+        self.now: dict[str, Tensor] = {}
+        self.v: list[Tensor] = []
+        _check_boxes(self.places, models.generator.size)
         knobs = _rule_knobs(self.rule)
-        if len(every) == 1:
-            knobs |= {name: getattr(every[0], name) for name in BOX}
+        if len(self.places) == 1:
+            knobs |= {name: getattr(self.places[0], name) for name in BOX}
         super().__init__(models, config, **knobs)
         self.setters |= {name: partial(self.set_rule, name) for name in RULE}
         self.setters |= {name: partial(self.set_box, name) for name in BOX}
 
     @classmethod
     def from_config(cls, config: RunConfig, models: Models) -> CompositionRun:
-        """Return a run that has not begun, of what another was asked for; until format 3, of other names."""
-        options, policy = dict(config.options), None
-        if not isinstance(options.get("placements"), Placements):
-            rule = {name: options.pop(name) for name in ("beta", "lam") if name in options}
-            places, keep = options.get("placements"), options.pop("keep", None)
-            options["rule"] = named_rule(options.pop("rival", "bilevel"), **rule)
-            options["placements"] = Placements.of(
-                [Placement(**place) for place in places or ()] or PLACEMENTS, keep
-            )
-            policy = options.pop("policy", None)
-            options = {name: value for name, value in options.items() if name not in ("batch", "weights")}
+        """Return a run that has not begun, of what another was asked for."""
+        options = dict(config.options)
+        rare = {name: options.pop(name) for name in ("policy",) if name in options}  # of old records
         run = compose(config.prompts, models, seed=config.seeds, budget=config.budget, **options)
-        return (
-            run
-            if policy is None
-            else cls(models, replace(run.config, options={**run.config.options, "policy": policy}))
-        )
+        return cls(models, replace(run.config, options={**run.config.options, **rare})) if rare else run
+
+    @classmethod
+    def upgraded(cls, config: RunConfig) -> RunConfig:
+        """Return a config of today from one of a record until format 3."""
+        old = dict(config.options)
+        numbers = {name: old[name] for name in ("beta", "lam") if name in old}
+        places = [Placement(**place) for place in old.get("placements", ())] or PLACEMENTS
+        own = {name: each for name, each in old.items() if name in ("foreground", "background", "policy")}
+        own["rule"] = named_rule(old.get("rival", "bilevel"), **numbers)
+        own["placements"] = Placements.of(places, old.get("keep"))
+        return replace(config, options=own)
 
     @property
-    def states(self) -> list[PlacementState]:
-        """All placements, picture by picture."""
-        assert isinstance(self.start, Placed)
-        return self.start.states
+    def both(self) -> Both:
+        """The latents of all placements."""
+        assert isinstance(self.start, Both)
+        return self.start
 
-    def begin(self) -> Placed:
+    def begin(self) -> Both:
         """Return both starts, once for each placement (Algorithm 2, lines 1 and 2)."""
-        n, pair = len(self.config.seeds), self.config.options["start"]
+        pair = self.config.options["start"]
         if pair is None:
             pair = [OverParameterised.start(self.search(texts)) for texts in self.texts]
-        halves = [given(half, n) for half in pair]
-        rows = [[half.row(i) for half in halves] for i in range(n) for _ in self.groups[i]]
-        placed = self._placed(rows)
-        for state in placed.states:
-            state.rng.set_state(self.seeded[state.group].get_state())
-        return placed
+        halves: list[Any] = [given(half, len(self.config.seeds)) for half in pair]
+        states = [self.seeded[i].get_state() for i in self.group]
+        self.rng = self.rngs = [torch.Generator() for _ in states]
+        for rng, state in zip(self.rngs, states, strict=True):
+            rng.set_state(state)
+        return Both(*(half.like([t[self.group].detach() for t in half.parameters()]) for half in halves))
 
-    def restored(self, tensors: list[Tensor]) -> Placed:
-        """Return a saved run's placements from their tensors."""
-        if self.config.options["start"] is not None:
+    def restored(self, tensors: list[Tensor]) -> Both:
+        """Return a saved run's latents from their tensors."""
+        self.rng = self.rngs = [torch.Generator() for _ in self.places]
+        half, pair = len(tensors) // 2, self.config.options["start"]
+        if pair is not None:
             return self.begin()
         check_basis(tensors, self.config)
-        size = max(1, len(tensors) // (2 * sum(map(len, self.groups))))
-        halves = [OverParameterised.of(tensors[i : i + size]) for i in range(0, len(tensors), size)]
-        return self._placed([halves[i : i + 2] for i in range(0, len(halves), 2)])
+        return Both(OverParameterised.of(tensors[:half]), OverParameterised.of(tensors[half:]))
 
-    def _placed(self, rows: Sequence[Sequence[Parameterisation]]) -> Placed:
-        places = [(place, i) for i, group in enumerate(self.groups) for place in group]
-        states = [
-            PlacementState(place, *row, torch.Generator(), i)
-            for (place, i), row in zip(places, rows, strict=False)
-        ]
-        self.rngs = [state.rng for state in states]
-        return Placed(states)
-
-    def evaluate(self, *, look: bool = False) -> Sequence[Tensor | None]:
-        """Draw all placements' pictures, and return their directions v (Eq. 6): none where one has stopped."""
-        if look or any(state.now is None for state in self.states):
+    def evaluate(self, *, look: bool = False) -> Gradient:
+        """Draw all placements' pictures that go on, and return their directions v (Eq. 6)."""
+        if look or not self.now:
             self._look()
         self._before = [rng.get_state() for rng in self.rngs]
-        self.image, self.value = self.gather("now", "image"), self.gather("now", "score")
-        self.best_image = self.gather("best", "image")
-        self.best_score = torch.cat([state.best_score for state in self.states])
-        return [v for state in self.states for v in state.directions()]
+        self.image, self.value = self.now["image"], self.now["score"]
+        return self.v
 
-    def direction(self, gradient: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+    def direction(self, gradient: Gradient) -> Gradient:
         """Return v, which :meth:`evaluate` has found together with λ."""
         return gradient
 
-    def gather(self, moment: str, name: str) -> Tensor:
-        """Return a number or picture of all placements [n, …], "now" or at their "best"."""
-        return torch.cat([getattr(getattr(state, moment), name) for state in self.states])
-
     def _look(self) -> None:
         """Look at the placements that go on; judge them when it is time, and choose which still go on."""
-        going = [state for state in self.states if state.going]
-        count = workers(self.states[0].parameters()[0].device, self.batch)
-        side_by_side(self._look_at, self._batches(going, self.batch // count), count)
-        self.check_finite(*(value for state in going for value in (state.now.score, state.now.loss)))
+        going = self.both.going.nonzero().flatten().tolist()
+        count = workers(self.v[0].device if self.v else self.both.parameters()[0].device, self.batch)
+        batches = list(self._batches(going, self.batch // count))
+        found = side_by_side(self._look_at, batches, count)
+        rows = [row for batch in batches for row in batch]
+        columns = [torch.cat(column) for column in zip(*found, strict=True)]
+        self.now = {
+            name: _put(self.now.get(name), rows, column, len(self.places))
+            for name, column in zip(SHOWN, columns, strict=False)
+        }
+        old: list[Any] = self.v or [None] * len(columns[len(SHOWN) :])
+        self.v = [_put(v, rows, c, len(self.places)) for v, c in zip(old, columns[len(SHOWN) :], strict=True)]
+        self.check_finite(self.now["score"][rows], self.now["loss"][rows])
         if self.checks or self._reset:
-            side_by_side(self._judge, going, count)
-            self._reset = False
+            judged = torch.cat(side_by_side(self._judged, going, count))
+            self.judged = _put(getattr(self, "judged", None), going, judged, len(self.places))
+            self.keep_best({name: self.now[name] for name in BEST})
         if self.keep and not self.pruned and self.index >= self.total // 4:
             self.pruned = True
-            for i in range(len(self.groups)):
-                own = [state for state in self.states if state.group == i]
-                for state in sorted(own, key=lambda state: float(state.judged), reverse=True)[self.keep :]:
-                    state.going = False
+            self.both.stop(self.both.going & self._leading(self.keep))
 
-    def _batches(self, states: list[PlacementState], most: int) -> Iterator[list[PlacementState]]:
+    def _leading(self, count: int) -> Tensor:
+        """Return which placements [n] are among so many, the best judged, of their picture."""
+        chosen = []
+        for i in range(len(self.config.seeds)):
+            own = [row for row, group in enumerate(self.group) if group == i]
+            chosen += sorted(own, key=lambda row: float(self.judged[row]), reverse=True)[:count]
+        return torch.tensor([row in chosen for row in range(len(self.places))])
+
+    def _batches(self, rows: list[int], most: int) -> Iterator[list[int]]:
         """Split placements into batches of at most so many, with boxes of one size."""
         side = self.generator.size
 
-        def size(state: PlacementState) -> tuple[int, int]:
-            return state.placement.box(side, side)[2:]
+        def size(row: int) -> tuple[int, int]:
+            return self.places[row].box(side, side)[2:]
 
-        for _, group in groupby(sorted(states, key=size), key=size):
+        for _, group in groupby(sorted(rows, key=size), key=size):
             some = list(group)
             yield from (some[first : first + most] for first in range(0, len(some), most))
 
-    def _look_at(self, states: list[PlacementState]) -> None:
-        """Draw the pictures of some placements, and find their directions."""
-        some, rows = Placed(states), [state.group for state in states]
-        latents = Latent.cat([some.combine(), some.backgrounds()])
+    def _look_at(self, rows: list[int]) -> list[Tensor]:
+        """Draw the pictures of some placements; return what :data:`SHOWN` names, and v for each parameter."""
+        parameters = [p[rows].detach().requires_grad_() for p in self.both.parameters()]
+        both = self.both.like(parameters)
+        latents = Latent.cat([both.foreground.combine(), both.background.combine()])
         foreground, background = self.generator.decode(latents).chunk(2)
-        places, rngs = [state.placement for state in states], [state.rng for state in states]
-        score = partial(self.aug, rows=rows)
+        places, rngs = [self.places[row] for row in rows], [self.rngs[row] for row in rows]
+        score = partial(self.aug, rows=[self.group[row] for row in rows])
         image, s, loss = fused(foreground, background, places, score, self.models.perceptual, rngs)
-        v, lam = self.rule(*two_gradients(loss, s, some.parameters()))
-        values = [t.detach().split(1) for t in (foreground, background, image, s, loss, lam, v)]
-        for state, *own in zip(states, *values, strict=True):
-            state.now = Look(*own)
+        v, lam = self.rule(*two_gradients(loss, s, parameters))
+        parts = v.split([p[0].numel() for p in parameters], 1)
+        own = [part.reshape(p.shape) for part, p in zip(parts, parameters, strict=True)]
+        return [t.detach() for t in (foreground, background, image, s, loss, lam, *own)]
 
     @torch.no_grad()
-    def _judge(self, state: PlacementState) -> None:
-        """Keep a placement's picture if it beats the one kept so far, by a score that does not change."""
-        state.judged = self.fixed(state.now.image, state.rng, rows=[state.group])
-        if self._reset or state.best_score is None or state.judged > state.best_score:
-            state.best, state.best_score = state.now, state.judged
+    def _judged(self, row: int) -> Tensor:
+        """Return the fixed score [1] of a placement's picture."""
+        image = self.now["image"][row : row + 1]
+        return self.fixed(image, self.rngs[row : row + 1], rows=[self.group[row]])
+
+    def judge_all(self, image: Tensor) -> Tensor:
+        """Return the fixed scores [n], those of stopped placements as they were."""
+        return self.judged
 
     def report(self, **common: Any) -> ComposeStep:  # noqa: ANN401
         """Return the ComposeStep."""
-        states = self.states
+        own: dict[str, Any] = {name: self.now[name] for name in ("foreground", "background", "loss", "lam")}
+        own |= {f"best_{name}": self.best[name] for name in ("foreground", "background", "loss")}
         return ComposeStep(
             **common,
-            placements=tuple(state.placement for state in states),
-            foreground=self.gather("now", "foreground"),
-            background=self.gather("now", "background"),
-            loss=self.gather("now", "loss"),
-            lam=self.gather("now", "lam"),
-            judged=torch.cat([state.judged for state in states]),
-            best_foreground=self.gather("best", "foreground"),
-            best_background=self.gather("best", "background"),
-            best_loss=self.gather("best", "loss"),
-            latent_background=self.start.backgrounds().map(lambda t: t.detach()),
-            going=torch.tensor([state.going for state in states]),
-            group=torch.tensor([state.group for state in states]),
+            **own,
+            placements=tuple(self.places),
+            judged=self.judged,
+            latent_background=self.both.background.combine().map(lambda t: t.detach()),
+            going=self.both.going,
+            group=torch.tensor(self.group),
         )
 
     def set_rule(self, name: str, value: Any) -> None:  # noqa: ANN401  a name or a number
@@ -393,9 +366,9 @@ class CompositionRun(AugCLIPRun[ComposeStep]):
 
     def set_box(self, name: str, value: float) -> None:
         """Move the box, where there is but one placement."""
-        place = replace(self.states[0].placement, **{name: value})
+        place = replace(self.places[0], **{name: value})
         _check_boxes([place], self.generator.size)
-        self.states[0].placement = place
+        self.places = [place]
         self.reset_best()
 
     def turned(self, name: str) -> None:
@@ -403,25 +376,23 @@ class CompositionRun(AugCLIPRun[ComposeStep]):
 
     def state_dict(self) -> State:
         """Return copies of all that the run's future depends on."""
-        states = [
-            {
-                "now": dict(vars(state.now)),
-                "best": dict(vars(state.best)),
-                "going": state.going,
-                "judged": state.judged,
-                "best_score": state.best_score,
-            }
-            for state in self.states
-        ]
-        return {**super().state_dict(), "pruned": self.pruned, "states": states}
+        own = {"now": self.now, "v": self.v, "judged": self.judged, "pruned": self.pruned}
+        return {**super().state_dict(), **own, "going": self.both.going}
 
     def load_state_dict(self, state: State) -> None:
         """Go to a saved state; see :meth:`Run.load_state_dict`."""
         super().load_state_dict(state)
-        self.pruned = state["pruned"]
-        for mine, saved in zip(self.states, state["states"], strict=True):
-            mine.now, mine.best = Look(**saved["now"]), Look(**saved["best"])
-            mine.going, mine.judged, mine.best_score = saved["going"], saved["judged"], saved["best_score"]
+        self.now, self.v, self.judged, self.pruned = (
+            state[name] for name in ("now", "v", "judged", "pruned")
+        )
+        self.both.stop(state["going"].cpu())
+
+
+def _put(old: Tensor | None, rows: list[int], values: Tensor, n: int) -> Tensor:
+    """Return tensors [n, …] with values in some rows, and the old ones in the others."""
+    new = values.new_empty(n, *values.shape[1:]) if old is None else old.clone()
+    new[rows] = values
+    return new
 
 
 def _each(texts: str | Sequence[str], n: int) -> list[str]:
@@ -436,9 +407,8 @@ def _each(texts: str | Sequence[str], n: int) -> list[str]:
 
 def _rule_knobs(rule: Rule) -> dict[str, Any]:
     """Return the knobs of a rule; "own" is one of the caller's."""
-    names = {kind: name for name, kind in RULES.items()}
     return {
-        "rule": names.get(type(rule), "own"),
+        "rule": next((name for name, kind in RULES.items() if type(rule) is kind), "own"),
         "beta": getattr(rule, "beta", 1.0),
         "lam": getattr(rule, "lam", 0.5),
     }

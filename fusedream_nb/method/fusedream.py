@@ -78,9 +78,7 @@ class AugCLIPRun(Run[S]):
             lr=sizes.lr,
             judge=self.fixed,
             copies=sizes.copies,
-            **{name: strength.get(name, 0.0) for name in augment.ALL},
-            **knobs,
-            prompt=config.prompts,
+            **{**{name: strength.get(name, 0.0) for name in augment.ALL}, **knobs, "prompt": config.prompts},
         )
         self.setters |= {"prompt": self.set_prompt, "copies": self.aug.set_copies}
         self.setters |= {name: partial(self.aug.set_strength, name) for name in augment.ALL}

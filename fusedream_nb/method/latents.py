@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -120,9 +121,11 @@ class Plain:
     def __init__(self, latent: Latent) -> None:
         self.latent = latent.map(lambda t: t.detach().clone())
 
-    def row(self, i: int) -> Plain:
-        """Return a copy of latent i alone."""
-        return Plain(self.latent[i : i + 1])
+    def like(self, tensors: Sequence[Tensor]) -> Plain:
+        """Return another, made of other tensors."""
+        other = copy(self)
+        other.latent = Latent(*tensors)
+        return other
 
     def parameters(self) -> list[Tensor]:
         """Return everything that the climb moves."""
@@ -173,14 +176,9 @@ class OverParameterised:
         count = 1 if kind == "scalar" else len(tensors) // 2
         return cls(Latent(*tensors[:-count]), list(tensors[-count:]), softmax=kind == "coordinate")
 
-    def row(self, i: int) -> OverParameterised:
-        """Return a copy of run i alone."""
-        return self.of([t[i : i + 1].detach().clone() for t in self.parameters()], self.kind)
-
-    @property
-    def kind(self) -> Weights:
-        """Which kind of weights it has."""
-        return "coordinate" if self.softmax else "scalar"
+    def like(self, tensors: Sequence[Tensor]) -> OverParameterised:
+        """Return another of the same kind, made of other tensors."""
+        return self.of(tensors, "coordinate" if self.softmax else "scalar")
 
     def parameters(self) -> list[Tensor]:
         """Return everything that the climb moves."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fusedream_nb.models import Models
 
 CHECK_EVERY = 5  # steps between two looks at whether the picture is the best so far
+Gradient = Sequence[Tensor | None]  # a tensor a parameter; none where it is not to move
 State = dict[str, Any]  # tensors, numbers, texts, and lists and dictionaries of them
 
 
@@ -170,6 +171,8 @@ class Run(Iterator[S]):
     method: ClassVar[str] = "climb"
     parts: ClassVar[tuple[type, ...]] = ()  # dataclasses that the options may hold
     renamed: ClassVar[dict[str, str]] = {}  # knobs that records until format 3 call otherwise
+    model: ClassVar[str] = "stickers"  # what it draws with where no model is named
+    together: ClassVar[int] = 4  # pictures in a batch: more take more memory and, on a CPU, hardly less time
     models: Models
     config: RunConfig
 
@@ -200,10 +203,11 @@ class Run(Iterator[S]):
         self.step: S | None = None
         self._start = start
         self._adam: Adam | None = None
-        self._gradient: Sequence[Tensor] = ()
+        self._gradient: Gradient = ()
         self._before: list[Tensor] = []
         self._resumed = self._closed = self._reset = False
-        self.image = self.value = self.best_image = self.best_score = torch.empty(0)
+        self.image = self.value = self.best_score = torch.empty(0)
+        self.best: dict[str, Tensor] = {}
 
     # What a method says.
 
@@ -211,6 +215,23 @@ class Run(Iterator[S]):
     def from_config(cls, config: RunConfig, models: Models) -> Run[Any]:
         """Return a run that has not begun, of what another was asked for; raises what its method raises."""
         raise TypeError(f"{cls.__name__} does not say how it is made from a RunConfig.")
+
+    @classmethod
+    def upgraded(cls, config: RunConfig) -> RunConfig:
+        """Return a config of today from one of a record until format 3."""
+        return config
+
+    @classmethod
+    def sizes(cls, budget: Budget) -> Budget:
+        """Return a budget as this method reads it where nothing else is asked for."""
+        return budget
+
+    @classmethod
+    def batches(cls, prompts: Sequence[str], seeds: Sequence[int]) -> list[tuple[list[str], list[int]]]:
+        """Return the prompts and seeds of each batch in which every prompt gets every seed."""
+        pairs = list(dict.fromkeys((prompt, seed) for prompt in prompts for seed in seeds))
+        batches = [pairs[i : i + cls.together] for i in range(0, len(pairs), cls.together)]
+        return [([prompt for prompt, _ in batch], [seed for _, seed in batch]) for batch in batches]
 
     def begin(self) -> Parameterisation:
         """Return where the run starts, after the search for it if there is one."""
@@ -220,9 +241,9 @@ class Run(Iterator[S]):
         """Return what :meth:`begin` returns, made of its tensors."""
         return Plain(Latent(*tensors))
 
-    def direction(self, gradient: Sequence[Tensor]) -> Sequence[Tensor]:
+    def direction(self, gradient: Gradient) -> Gradient:
         """Return v [d] for each parameter, against which Adam moves it."""
-        return [-g for g in gradient]
+        return [None if g is None else -g for g in gradient]
 
     def report(self, **common: Any) -> S:  # noqa: ANN401
         """Return the Step of what all Steps hold."""
@@ -253,7 +274,7 @@ class Run(Iterator[S]):
         self.step = self._report()
         return self.step
 
-    def evaluate(self, *, look: bool = False) -> Sequence[Tensor]:
+    def evaluate(self, *, look: bool = False) -> Gradient:
         """Draw the pictures, score random views of them, and return the score's gradient (Eq. 2 to 4).
 
         With ``look``, the best is kept too. After the last step there is no gradient, and no randomness
@@ -265,7 +286,7 @@ class Run(Iterator[S]):
             image = self.generator.decode(latent)
             self.image = image.detach()
             if look:
-                self.keep_best(self.image)
+                self.keep_best({"image": self.image})
             self._before = [rng.get_state() for rng in self.rngs]
             if self.noise and not last:
                 image = self.generator.decode(noisy(latent, self.noise, self.rng))
@@ -280,18 +301,23 @@ class Run(Iterator[S]):
             self.rewind()
         return gradient
 
-    def keep_best(self, image: Tensor) -> None:
-        """Keep each picture that the judge, whose views do not change, prefers to the best so far."""
+    def keep_best(self, shown: dict[str, Tensor]) -> None:
+        """Keep what is shown [n, …] where the judge, whose views do not change, prefers it."""
         if not (self.checks or self._reset):
             return
-        with torch.no_grad():
-            score = self.judge(image, self.rng)
-        if self._reset or not len(self.best_score):
-            self.best_image, self.best_score = image.clone(), score
+        score = self.judge_all(shown["image"])
+        if self._reset or not self.best:
+            self.best, self.best_score = {name: t.clone() for name, t in shown.items()}, score
         better = score > self.best_score
-        self.best_image = torch.where(better[:, None, None, None], image, self.best_image)
+        for name, t in shown.items():
+            self.best[name] = torch.where(better.view(-1, *[1] * (t.ndim - 1)), t, self.best[name])
         self.best_score = torch.where(better, score, self.best_score)
         self._reset = False
+
+    @torch.no_grad()
+    def judge_all(self, image: Tensor) -> Tensor:
+        """Return the judge's scores [n] of the pictures."""
+        return self.judge(image, self.rng)
 
     @property
     def checks(self) -> bool:
@@ -351,7 +377,7 @@ class Run(Iterator[S]):
             total=self.total,
             image=self.image,
             score=self.value,
-            best_image=self.best_image,
+            best_image=self.best["image"],
             best_score=self.best_score,
             latent=self.start.combine().map(lambda t: t.detach()),
             knobs=dict(self.knobs),
@@ -372,8 +398,6 @@ class Run(Iterator[S]):
             if name not in self.knobs:
                 raise ValueError(f"This run has no knob called {name!r}; it has {', '.join(self.knobs)}.")
         self.wanted.update({name: self._normal(name, value) for name, value in knobs.items()})
-
-    turn = set
 
     def reset_best(self) -> None:
         """Begin the best anew with the next step's picture: scores from then on mean something else."""
@@ -437,7 +461,7 @@ class Run(Iterator[S]):
             "index": self.index,
             "total": self.total,
             "seconds": time.monotonic() - self._began,
-            "best_image": self.best_image,
+            "best": dict(self.best),
             "best_score": self.best_score,
         }
 
@@ -463,7 +487,7 @@ class Run(Iterator[S]):
                 self.knobs[name] = value
         self.wanted, self.log = dict(self.knobs), list(state["log"])
         self.index, self.total = state["index"], state["total"]
-        self.best_image, self.best_score = state["best_image"], state["best_score"]
+        self.best, self.best_score = dict(state["best"]), state["best_score"]
         self.adam.load_state_dict(deepcopy(state["adam"]))
         self._before = [numbers.cpu() for numbers in state["rngs"]]
         self.rewind()

@@ -80,7 +80,7 @@ def basin_cma(
     sigma: float = 1.0,
     **sizes: float | None,
 ) -> BasinCMARun:
-    """Return a run that maximises AugCLIP by BasinCMA (FuseDream, Appendix C), a Step a population's decoding.
+    """Return a run that maximises AugCLIP by BasinCMA (FuseDream, Appendix C), a population a Step.
 
     CMA-ES asks for a population, which is clamped to the generator's valid set; Adam climbs from it, at a
     rate of 0.05 unless ``lr`` is given; CMA-ES is told the points where the climbs began, with the fixed
@@ -91,11 +91,11 @@ def basin_cma(
     """
     own = {"lr": LR, "steps": schedule.rounds - 1, **sizes}
     config = configure("basin_cma", prompt, seed, budget, own, schedule=schedule, sigma=sigma)
-    sizes = config.budget
-    fixed = augment.draw(1, sizes.judged_copies, torch.Generator().manual_seed(JUDGE_SEED))
-    judge = AugCLIP(models.clip, config.prompts, sizes.judged_copies, fixed=fixed)
-    score, rng = AugCLIP(models.clip, config.prompts, sizes.copies), torch.Generator().manual_seed(seed)
-    run = BasinCMARun(models.generator, score, rng, schedule, sigma=sigma, lr=sizes.lr, judge=judge)
+    mine = config.budget
+    fixed = augment.draw(1, mine.judged_copies, torch.Generator().manual_seed(JUDGE_SEED))
+    judge = AugCLIP(models.clip, config.prompts, mine.judged_copies, fixed=fixed)
+    score, rng = AugCLIP(models.clip, config.prompts, mine.copies), torch.Generator().manual_seed(seed)
+    run = BasinCMARun(models.generator, score, rng, schedule, sigma=sigma, lr=mine.lr, judge=judge)
     run.models, run.config = models, config
     return run
 
@@ -187,7 +187,7 @@ class BasinCMARun(Run[Step]):
         i = int(self.best_score.argmax())
         row = slice(i, i + 1)
         if self.winner is None or bool(self.best_score[i] > self.winner[1]):
-            self.winner = self.best_image[row], self.best_score[row]
+            self.winner = self.best["image"][row], self.best_score[row]
         counted = {"mega_step": self.mega_step, "evaluations": (self.index + 1) * self.schedule.population}
         own = {name: common[name][row] for name in ("image", "score", "latent")}
         knobs = {**common["knobs"], **counted, "sigma": float(self.strategy.sigma)}

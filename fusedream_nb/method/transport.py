@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from .run import Run, RunConfig, Step, configure
 LR = 0.05  # Adam's rate in VQGAN+CLIP; the paper names none
 _JUDGE_SEED = 220_408_472  # the fixed patches; any constant does
 OLD = {"patches": "count", "smallest": "min_size", "power": "power", "tilt": "rotation"}  # until format 3
-_DEFAULTS: dict[str, Any] = {"loss": "transport", "epsilon": EPSILON, "weights": None, "start": None}
+RARE = ("distance", "stop")  # options of a PatchScore that transport took until then
 
 
 def transport(
@@ -59,25 +59,14 @@ def transport(
     """
     cutouts = Cutouts(**{**vars(cutouts), **{OLD[name]: sizes.pop(name) for name in OLD if name in sizes}})
     own = {"loss": loss, "epsilon": epsilon, "cutouts": cutouts, "weights": weights, "start": start}
-    return TransportRun(models, _configured(prompts, seed, budget, sizes, own))
-
-
-def _configured(
-    prompts: Prompt | Sequence[Prompt],
-    seed: int | Sequence[int],
-    budget: str | Budget | None,
-    sizes: dict[str, Any],
-    options: dict[str, Any],
-) -> RunConfig:
-    """Return a validated RunConfig in which all prompts are every seed's."""
     if (M := sizes.get("M", 1)) < 1:
         raise ValueError(f"The start is the best of M samples, so M must be at least 1, not {M}.")
-    if options["start"] is not None and M != 1:
+    if start is not None and M != 1:
         raise ValueError("A start is given, so there is nothing to search for; leave M at 1.")
-    own = {"lr": LR, "M": 1, "k": 1, **sizes}
-    config = configure("transport", ["every seed takes all prompts"], seed, budget, own, **options)
+    sizes = {"lr": LR, "M": 1, "k": 1, **sizes}
+    config = configure("transport", ["every seed gets all prompts"], seed, budget, sizes, **own)
     texts = [prompts] if isinstance(prompts, str | Tensor) else list(prompts)
-    return RunConfig(config.method, texts, config.seeds, config.budget, options)
+    return TransportRun(models, replace(config, prompts=texts))
 
 
 @dataclass(frozen=True)
@@ -105,7 +94,7 @@ class TransportStep(Step):
 class TransportRun(Run[TransportStep]):
     """A run of :func:`transport`: the same climb, of another score."""
 
-    method = "transport"
+    method, model = "transport", "stickers/vqgan"
     parts = (Cutouts,)
 
     def __init__(self, models: Models, config: RunConfig) -> None:
@@ -115,7 +104,6 @@ class TransportRun(Run[TransportStep]):
         knobs: dict[str, Any] = {
             "patches": options["cutouts"].count,
             "epsilon": options["epsilon"],
-            "noise": 0.0,
         }
         if all(isinstance(prompt, str) for prompt in texts):
             knobs |= {"prompt": texts, "weights": [1.0] * len(texts) if weights is None else [*weights]}
@@ -130,6 +118,7 @@ class TransportRun(Run[TransportStep]):
             lr=sizes.lr,
             start=None if start is None else given(start, len(config.seeds)),
             judge=self.fixed,
+            noise=0.0,
             **knobs,
         )
         self.setters |= {"patches": self.patches.set_patches, "epsilon": self.set_epsilon}
@@ -137,15 +126,32 @@ class TransportRun(Run[TransportStep]):
 
     @classmethod
     def from_config(cls, config: RunConfig, models: Models) -> TransportRun:
-        """Return a run that has not begun, of what another was asked for; until format 3, of other names."""
+        """Return a run that has not begun, of what another was asked for."""
         options, budget = dict(config.options), config.budget
-        M = budget.M
-        if "cutouts" not in options:
-            cuts = {new: options.pop(old) for old, new in OLD.items() if old in options}
-            M, _ = options.pop("M", 1), options.pop("lr", None)
-            options = {**_DEFAULTS, **options, "cutouts": Cutouts(**cuts)}
-        sizes = {"lr": budget.lr, "M": M}
-        return cls(models, _configured(config.prompts, config.seeds, budget, sizes, options))
+        rare = {name: options.pop(name) for name in RARE if name in options}
+        own: dict[str, Any] = {"seed": config.seeds, "budget": budget, "lr": budget.lr, "M": budget.M}
+        run = transport(config.prompts, models, **own, **options)
+        return cls(models, replace(run.config, options={**run.config.options, **rare})) if rare else run
+
+    @classmethod
+    def upgraded(cls, config: RunConfig) -> RunConfig:
+        """Return a config of today from one of a record until format 3."""
+        old = dict(config.options)
+        cuts = {new: old.pop(name) for name, new in OLD.items() if name in old}
+        old.pop("lr", None)
+        budget = replace(config.budget, M=old.pop("M", 1), k=1)
+        return replace(config, budget=budget, options={**old, "cutouts": Cutouts(**cuts)})
+
+    @classmethod
+    def sizes(cls, budget: Budget) -> Budget:
+        """Return a budget of which the steps count."""
+        return replace(budget, lr=LR, M=1, k=1)
+
+    @classmethod
+    def batches(cls, prompts: Sequence[str], seeds: Sequence[int]) -> list[tuple[list[str], list[int]]]:
+        """Return all prompts for each batch of seeds."""
+        parts = [list(seeds[i : i + cls.together]) for i in range(0, len(seeds), cls.together)]
+        return [(list(prompts), part) for part in parts]
 
     def begin(self) -> Parameterisation:
         """Return the best of M samples for each seed; a single one is not looked at."""

@@ -86,17 +86,20 @@ def load_state(run: Run[Any], folder: str | Path) -> State | None:
 
 def made_by(run: Run[Any]) -> dict[str, str]:
     """Return what a run was asked for, as texts that are the same in every process."""
-    config = run.config
-    rows = {name: getattr(config, name) for name in ("method", "prompts", "seeds", "options")}
-    rows |= {"sizes": asdict(config.budget), "model": run.models.name, "package": __version__}
-    rows["canvas"] = getattr(run.models.generator, "canvas", None)
-    return {name: json.dumps(value, default=_told, sort_keys=True) for name, value in rows.items()}
+    config, models = run.config, run.models
+    rows = {**vars(config), "budget": asdict(config.budget), "model": models.name, "clip": models.clip.name}
+    rows |= {"package": __version__, "canvas": getattr(models.generator, "canvas", None)}
+    return {name: json.dumps(value, default=_text, sort_keys=True) for name, value in rows.items()}
 
 
-def _told(value: Any) -> str:  # noqa: ANN401
-    """Tell an argument that JSON does not hold: a tensor by its digest, anything else by its text."""
+def _text(value: Any) -> str:  # noqa: ANN401
+    """Return as text what JSON does not hold: tensors by their digest, anything else by its own text."""
     import torch
 
     if isinstance(value, torch.Tensor):
         return hashlib.sha256(value.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+    if hasattr(value, "parameters"):
+        return " ".join(map(_text, value.parameters()))
+    fields = vars(value) if hasattr(value, "__dataclass_fields__") else {}
+    tensors = {name: _text(each) for name, each in fields.items() if isinstance(each, torch.Tensor)}
+    return re.sub(r" at 0x[0-9a-f]+", "", f"{type(value).__name__} {tensors}" if tensors else repr(value))

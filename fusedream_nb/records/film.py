@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import tempfile
+import warnings
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,42 +29,53 @@ GAP = 4  # white pixels between the pictures of a composition
 class Film:
     """Frames of a run's pictures, taken while it goes on; the last one is the best, and stays.
 
-    A composition's are its foreground, its background and the two together, at the placement that leads
-    at the time, and blended in the last; the other methods' are the picture after the step.
+    They are kept in a folder, where a run that goes on after it was killed finds those from before.
     """
 
-    def __init__(self) -> None:
-        self.frames: list[list[ndarray]] = []  # of each frame, a picture [h, w, 3] each
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
         self._step: Step | None = None
 
     def add(self, step: Step) -> None:
         """Take a step's pictures, if it is the turn of its index."""
         self._step = step
         if step.index % max(1, math.ceil(step.total / FRAMES)) == 0:
-            self.frames.append([_frame(pictures) for pictures in step.frames()])
+            rows = enumerate(step.frames())
+            png.write({self._path(step.index, i): png.encode(_row(pictures), "") for i, pictures in rows})
 
-    def save(self, pictures: list[Path]) -> list[list[Path]]:
-        """Write beside each of a run's pictures what is its film; return the paths.
+    def _path(self, index: int, result: int) -> Path:
+        return self.folder / f"frame-{index:08d}-{result}.png"
 
-        Raises OSError, leaving nothing behind, where the disk is full.
-        """
-        saved = []
-        last = self._step.frames(best=True) if self._step else []
-        for i, path in enumerate(pictures):
-            frames = [frame[i] for frame in self.frames] + [_frame(last[i])] * STAYS
-            files = {path.with_suffix(".gif"): _gif(frames)}
-            if importlib.util.find_spec("imageio_ffmpeg"):
-                files[path.with_suffix(".mp4")] = _mp4(frames)
+    def encode(self, result: int) -> dict[str, bytes]:
+        """Return the film of a run's result by suffix; warns of a kind that cannot be made."""
+        if self._step is None:
+            return {}
+        last = self._step.index
+        paths = [path for path in sorted(self.folder.glob(f"frame-*-{result}.png")) if _index(path) <= last]
+        if not paths or _index(paths[0]) > 0:
+            warnings.warn("The film lacks the frames from before the run was resumed.", stacklevel=2)
+        best = png.levels(_row(self._step.frames(best=True)[result]))
+        frames = [*(png.decode(path)[0] for path in paths), *[best] * STAYS]
+        kinds: dict[str, Callable[[list[ndarray]], bytes]] = {".gif": _gif}
+        if importlib.util.find_spec("imageio_ffmpeg"):
+            kinds[".mp4"] = _mp4
+        made = {}
+        for suffix, encoder in kinds.items():
             try:
-                png.write(files)
-            except OSError as error:
-                raise png.cannot_write(path.parent, error) from error
-            saved.append(list(files))
-        return saved
+                made[suffix] = encoder(frames)
+            except Exception as error:  # an encoder is another program, and fails in its own ways
+                why = str(error).strip().splitlines() or [type(error).__name__]
+                warnings.warn(f"There is no {suffix[1:].upper()} of the film ({why[0]}).", stacklevel=2)
+        return made
 
 
-def _frame(pictures: list[Tensor]) -> ndarray:
-    """Return pictures side by side, as bytes [h, w, 3], of even sides as films want them."""
+def _index(path: Path) -> int:
+    return int(path.stem.split("-")[1])
+
+
+def _row(pictures: list[Tensor]) -> Tensor:
+    """Return pictures side by side [3, h, w], of even sides as films require."""
     import torch
     import torch.nn.functional as F
 
@@ -76,7 +90,7 @@ def _frame(pictures: list[Tensor]) -> ndarray:
         shown += [image[0], torch.ones(3, image.shape[-2], GAP)]
     height = max(image.shape[-2] for image in shown)
     row = torch.cat([F.pad(i, (0, 0, 0, height - i.shape[-2]), value=1.0).cpu() for i in shown[:-1]], -1)
-    return png.levels(row[:, : row.shape[1] // 2 * 2, : row.shape[2] // 2 * 2])
+    return row[:, : row.shape[1] // 2 * 2, : row.shape[2] // 2 * 2]
 
 
 def _gif(frames: list[ndarray]) -> bytes:
@@ -84,16 +98,16 @@ def _gif(frames: list[ndarray]) -> bytes:
 
     file = BytesIO()
     first, *others = [Image.fromarray(frame) for frame in frames]
-    first.save(file, "GIF", save_all=True, append_images=others, duration=1000 // RATE, loop=0)
+    own = {"duration": 1000 // RATE, "loop": 0, "comment": png.CHUNK.encode()}
+    first.save(file, "GIF", save_all=True, append_images=others, **own)
     return file.getvalue()
 
 
 def _mp4(frames: list[ndarray]) -> bytes:
-    import tempfile
-
     import imageio.v3 as imageio
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "film.mp4"
-        imageio.imwrite(path, frames, fps=RATE, macro_block_size=2)
+        own = ["-metadata", f"comment={png.CHUNK}"]
+        imageio.imwrite(path, frames, fps=RATE, macro_block_size=2, output_params=own)
         return path.read_bytes()

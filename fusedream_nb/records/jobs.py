@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from fusedream_nb.method.run import Run, Step
     from fusedream_nb.models import Models
 
-AT_ONCE = 4  # pictures in one batch: more take more memory and, on a CPU, hardly less time
 TOLD = ("prompt", "seed", "score", "judge_score", "seconds", "steps", "steps_done")  # of each picture
 UNFINISHED = ".unfinished-"
 Row = dict[str, Any]
@@ -63,36 +62,30 @@ class Job:
             raise png.cannot_write(folder, error) from error
 
     def forget(self, out: Path) -> None:
-        """Remove what was kept, and the folder of its pictures if it is empty."""
+        """Remove what was kept."""
         shutil.rmtree(self.folder(out), ignore_errors=True)
-        with suppress(OSError):
-            out.rmdir()
 
 
-def grouped(method: str, prompts: Sequence[str], seeds: Sequence[int]) -> list[Group]:
-    """Return which prompts and seeds are drawn together: a transport's seeds share its prompts.
-
-    Otherwise each prompt gets each seed, compositions one at a time.
-    """
-    if method == "transport":
-        return [(list(prompts), list(seeds[i : i + AT_ONCE])) for i in range(0, len(seeds), AT_ONCE)]
-    pairs = list(dict.fromkeys((prompt, seed) for prompt in prompts for seed in seeds))
-    size = 1 if method == "compose" else AT_ONCE
-    batches = [pairs[i : i + size] for i in range(0, len(pairs), size)]
-    return [([prompt for prompt, _ in batch], [seed for _, seed in batch]) for batch in batches]
-
-
-def job(groups: list[Group], model: str | None, device: str | None, sizes: Budget, **asked: Any) -> Job:  # noqa: ANN401
+def job(
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    model: str | None,
+    device: str | None,
+    sizes: Budget,
+    **asked: Any,  # noqa: ANN401
+) -> Job:
     """Return a new job, on a device and with the threads that are here now; raises what ``load`` does.
 
     What is ``asked`` besides are fields of a Job.
     """
     import torch
 
+    from fusedream_nb.method import run_class
     from fusedream_nb.models import resolve_device
 
-    ours = "stickers/vqgan" if asked.get("method") == "transport" else "stickers"
-    model = model or os.environ.get("FUSEDREAM_MODEL") or ours
+    kind = run_class(asked.get("method", Job.method))
+    model = model or os.environ.get("FUSEDREAM_MODEL") or kind.model
+    groups = kind.batches(prompts, seeds)
     return Job(groups, model, str(resolve_device(device)), asdict(sizes), torch.get_num_threads(), **asked)
 
 
@@ -134,9 +127,11 @@ def draw(
 ) -> None:
     """Draw what is left of a job, and add a row for each picture that is saved.
 
-    ``watch`` is told each batch's prompts, and what it returns is shown each step. ``knobs`` are turned
-    after the first of these. At Ctrl-C the best so far is saved, and the job stays to be resumed.
+    ``watch`` is given each batch's prompts, and what it returns is shown each step. ``knobs`` are set
+    after the first of these. At Ctrl-C the best so far is saved, and the job stays to be resumed; before
+    the first step nothing stays, but a folder that was there.
     """
+    there = out.exists()
     job.keep(out)
     try:
         with _threads(job.threads):
@@ -146,8 +141,11 @@ def draw(
                 job = replace(job, done=job.done + 1)
                 job.keep(out)
     except KeyboardInterrupt:
-        if not job.done and not list(job.folder(out).glob("batch-*")):
+        if not job.done and not list(job.folder(out).glob("batch-*/state.pt")):
             job.forget(out)
+            if not there:
+                with suppress(OSError):
+                    out.rmdir()
         raise
     job.forget(out)
 
@@ -157,19 +155,20 @@ def _draw(
     models: Models,
     out: Path,
     rows: list[Row],
-    watch: Callable[[Step], object],
+    show: Callable[[Step], object],
     every: float,
     knobs: dict[str, Any],
 ) -> None:
-    run = begin(job, models)
-    steps = checkpointed(run, job.folder(out) / f"batch-{job.done}", every=every)
+    """Run a job's next batch, and add the rows of its pictures."""
+    run, folder = begin(job, models), job.folder(out) / f"batch-{job.done}"
+    steps = checkpointed(run, folder, every=every)
     run.set(**knobs)
-    film = Film() if job.film else None
+    film = Film(folder) if job.film else None
     try:
         for step in steps:
             if film:
                 film.add(step)
-            watch(step)
+            show(step)
     except KeyboardInterrupt:
         if run.step is not None:
             rows += _save(run, out, film)
@@ -177,14 +176,15 @@ def _draw(
     rows += _save(run, out, film)
 
 
-def _save(run: Run[Step], out: Path, film: Film | None) -> list[Row]:
-    """Save the pictures of a run as they stand, and their films."""
-    paths = [(save(image, what, out), what) for image, what in describe(run)]
-    films = film.save([path for path, _ in paths]) if film else [[]] * len(paths)
-    return [
-        {"path": str(path), **{name: getattr(what, name) for name in TOLD}, "film": list(map(str, kept))}
-        for (path, what), kept in zip(paths, films, strict=True)
-    ]
+def _save(run: Run[Any], out: Path, film: Film | None) -> list[Row]:
+    """Save the pictures of a run as they stand, with their films."""
+    rows = []
+    for i, (image, what) in enumerate(describe(run)):
+        films = film.encode(i) if film else {}
+        path = save(image, what, out, companions=films)
+        kept = [str(path.with_suffix(end)) for end in films]
+        rows.append({"path": str(path), **{name: getattr(what, name) for name in TOLD}, "film": kept})
+    return rows
 
 
 @contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,9 +55,15 @@ def decode(path: str | Path) -> tuple[ndarray, str | None]:
         raise ValueError(f"{path} is damaged or cut short; copy it again from where it came.") from error
 
 
-def write(files: dict[Path, bytes]) -> None:
-    """Write files under temporary names, and rename them when all of them are on the disk."""
-    parts = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in files}
+def write(files: Mapping[Path, bytes], *, new: bool = False) -> None:
+    """Write files whole or not at all: first all of them under temporary names, then each gets its own.
+
+    With ``new`` no file is replaced: FileExistsError, and nothing written, where one of them is there,
+    whoever else writes at the same moment.
+    """
+    end = f".{os.getpid()}-{threading.get_ident()}.part"
+    parts = {path: path.with_name(f".{path.name}"[:200] + end) for path in files}
+    made: list[Path] = []
     try:
         for path, data in files.items():
             with parts[path].open("wb") as file:
@@ -63,10 +71,29 @@ def write(files: dict[Path, bytes]) -> None:
                 file.flush()
                 os.fsync(file.fileno())
         for path, part in parts.items():
-            part.replace(path)
+            if new:
+                _claim(part, path)
+                made.append(path)
+            else:
+                part.replace(path)
+    except BaseException:
+        for path in made:
+            path.unlink(missing_ok=True)
+        raise
     finally:
         for part in parts.values():
             part.unlink(missing_ok=True)
+
+
+def _claim(part: Path, path: Path) -> None:
+    """Give a file its own name unless there is one of that name; atomic wherever links are."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        with path.open("xb") as file:
+            file.write(part.read_bytes())
 
 
 def check_folder(folder: Path) -> None:

@@ -10,7 +10,7 @@ import platform
 import re
 import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from fusedream_nb.method.run import Run, RunConfig
     from fusedream_nb.models import Models
 
-FORMAT = 3  # goes up whenever the fields change
+FORMAT = 4  # goes up whenever the fields change
+SUFFIXES = (".png", ".json", ".gif", ".mp4")  # that a picture's files can have
 WORDS = 60  # characters of the prompt that a file's name keeps
 
 
@@ -36,9 +37,9 @@ class Record:
 
     ``steps_done`` is less than ``steps`` where the run was stopped. ``batch_prompts`` and
     ``batch_seeds`` are what the pictures made together with this one were asked for, ``place`` is its own
-    among them; ``seconds`` are those of all. ``method`` is fusedream, compose or transport, ``options``
-    are other arguments of it, ``knobs`` what was turned during the run and after which step, ``weights``
-    the files' SHA-256. ``canvas`` is a VQGAN's (height, width) in pixels.
+    among them; ``seconds`` are those of all. ``texts`` are those that the picture shows. ``options`` are the
+    ``method``'s other arguments, ``knobs`` what was set during the run and after which step, ``weights`` the
+    files' SHA-256, ``clip`` the climbed encoder. ``canvas`` is a VQGAN's (height, width) in pixels.
     """
 
     prompt: str
@@ -63,6 +64,8 @@ class Record:
     batch_prompts: list[str] = field(default_factory=list)
     batch_seeds: list[int] = field(default_factory=list)
     place: int = 0
+    texts: list[str] = field(default_factory=list)
+    clip: str = ""
     weights: dict[str, str] = field(default_factory=dict)
     canvas: list[int] | None = None
     method: str = "fusedream"
@@ -77,7 +80,7 @@ class Record:
 
 NUMBERS = ("M", "k", "steps", "copies", "lr", "start_copies", "judged_copies")
 SETTINGS = ("method", *NUMBERS, "options", "canvas", "device", "dtype")
-SAME_PICTURE = ("prompt", "seed", "model", "weights", "knobs", *SETTINGS)
+SAME_PICTURE = ("prompt", "texts", "seed", "model", "clip", "weights", "knobs", *SETTINGS)
 SURROUNDINGS = ("package", "torch", "cpu", "threads", *SETTINGS)
 
 
@@ -91,7 +94,7 @@ def describe(run: Run[Any]) -> list[tuple[Tensor, Record]]:
     if step is None:
         raise ValueError("A run that has not begun has no picture; take a step first.")
     shared = {
-        **_surroundings(run.models),
+        **provenance(run.models),
         **{name: value for name, value in asdict(config.budget).items() if name != "name"},
         "method": config.method,
         "budget": config.budget.name,
@@ -106,7 +109,12 @@ def describe(run: Run[Any]) -> list[tuple[Tensor, Record]]:
     judged = _judge(images, run.models, texts)
     rows = zip(images, texts, config.seeds, scores.tolist(), judged, strict=True)
     return [
-        (image, Record(", ".join(words), seed, score=score, judge_score=judge, place=place, **shared))
+        (
+            image,
+            Record(
+                ", ".join(words), seed, score=score, judge_score=judge, place=place, texts=words, **shared
+            ),
+        )
         for place, (image, words, seed, score, judge) in enumerate(rows)
     ]
 
@@ -123,7 +131,8 @@ def _options(config: RunConfig) -> dict[str, Any]:
         raise ValueError(f"The picture cannot be kept with what made it: {error}.") from error
 
 
-def _surroundings(models: Models) -> dict[str, Any]:
+def provenance(models: Models) -> dict[str, Any]:
+    """Return what a picture is made with: models and their files' hashes, device, versions, threads, date."""
     import torch
 
     return {
@@ -131,6 +140,7 @@ def _surroundings(models: Models) -> dict[str, Any]:
         "device": models.device.type,
         "dtype": str(models.dtype).removeprefix("torch."),
         "canvas": list(getattr(models.generator, "canvas", ())) or None,
+        "clip": models.clip.name,
         "weights": hashes(models.name, models.clip.name),
         "package": __version__,
         "torch": torch.__version__,
@@ -192,31 +202,41 @@ def slug(prompt: str, seed: int) -> str:
     return f"{words}-{seed}"
 
 
-def save(image: Tensor, record: Record, folder: str | Path) -> Path:
+def save(
+    image: Tensor, record: Record, folder: str | Path, *, companions: Mapping[str, bytes] | None = None
+) -> Path:
     """Write a picture [3, h, w] in [-1, 1] as ``<slug>.png`` with its record, and ``<slug>.json``.
 
-    It replaces the same settings' picture of as many steps or fewer; any other file of that name
-    stays, and the new one is called ``<slug>_2``, ``_3``, …
-    Raises ValueError for another shape, and OSError, leaving nothing behind, where the folder cannot
-    be written to or the disk is full.
+    It replaces the same request's picture of as many steps or fewer. Where any other file has one of these
+    names, it stays, and the new ones are called ``<slug>_2``, ``_3``, …: nobody else's file is touched, and
+    of several processes each takes a name of its own.
+
+    Args:
+        image: the picture.
+        record: what made it.
+        folder: where it is saved; made if it is not there.
+        companions: further files beside it by their suffix, such as {".gif": …}.
+
+    Raises ValueError for another shape, and OSError, leaving nothing behind, where the folder cannot be
+    written to or the disk is full.
     """
     text, folder = _to_json(record), Path(folder)
-    picture = png.encode(image, text)
+    data = {".json": text.encode() + b"\n", **(companions or {}), ".png": png.encode(image, text)}
+    name = slug(record.prompt, record.seed)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path = _free_path(folder, record)
-        png.write({path.with_suffix(".json"): text.encode() + b"\n", path: picture})
+        for number in itertools.chain([""], (f"_{n}" for n in itertools.count(2))):
+            path = folder / f"{name}{number}.png"
+            there = [end for end in SUFFIXES if os.path.lexists(path.with_suffix(end))]
+            replaces = ".png" in there and _supersedes(record, path)
+            if there and not (replaces and all(_is_ours(path.with_suffix(end)) for end in there)):
+                continue
+            with suppress(FileExistsError):
+                png.write({path.with_suffix(end): each for end, each in data.items()}, new=not replaces)
+                return path
     except OSError as error:
         raise png.cannot_write(folder, error) from error
-    return path
-
-
-def _free_path(folder: Path, record: Record) -> Path:
-    """Return the first path where no file is that must stay."""
-    name = slug(record.prompt, record.seed)
-    numbers = itertools.chain([""], (f"_{n}" for n in itertools.count(2)))
-    paths = (folder / f"{name}{number}.png" for number in numbers)
-    return next(path for path in paths if not os.path.lexists(path) or _supersedes(record, path))
+    raise AssertionError("there is always another number")
 
 
 def _supersedes(record: Record, path: Path) -> bool:
@@ -225,6 +245,15 @@ def _supersedes(record: Record, path: Path) -> bool:
         same = all(getattr(old, name) == getattr(record, name) for name in SAME_PICTURE)
         return same and record.steps_done >= old.steps_done
     return False
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file was written beside a picture by this package: it says so inside."""
+    if path.suffix == ".json":
+        with suppress(ValueError, OSError, AttributeError):
+            return {"prompt", "seed", "package"} <= json.loads(path.read_text("utf-8")).keys()
+        return False
+    return png.CHUNK.encode() in path.read_bytes()
 
 
 def _to_json(record: Record) -> str:

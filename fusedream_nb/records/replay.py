@@ -81,8 +81,10 @@ def config_of(record: Record) -> RunConfig:
 
     numbers = {f.name: getattr(record, f.name) for f in fields(Budget) if f.name != "name"}
     prompts, seeds = record.batch_prompts or [record.prompt], record.batch_seeds or [record.seed]
-    options = unpacked(record.options, run_class(record.method).parts)
-    return RunConfig(record.method, prompts, seeds, Budget(record.budget, **numbers), options)
+    kind = run_class(record.method)
+    options = unpacked(record.options, kind.parts)
+    config = RunConfig(record.method, prompts, seeds, Budget(record.budget, **numbers), options)
+    return kind.upgraded(config) if record.format < 4 else config
 
 
 def _load_again(record: Record, device: str | None) -> Models:
@@ -92,9 +94,16 @@ def _load_again(record: Record, device: str | None) -> Models:
         device = device or resolve_device(record.device).type
     canvas = (record.canvas[0], record.canvas[1]) if record.canvas else None
     models = load(record.model, device=device or "auto", canvas=canvas)
-    here = models.device.type
+    here, files = models.device.type, hashes(models.name, models.clip.name)
+    others = [file.rpartition("/")[0] for file in record.weights if not file.startswith(record.model)]
+    strange = [name for name in others if name and not any(file.startswith(name) for file in files)]
+    if strange or (record.clip and record.clip != models.clip.name):
+        raise ValueError(
+            f"The picture was made with another encoder, clip = {record.clip or strange[0]!r}, than the "
+            f"{models.clip.name} that {record.model} is loaded with; replay does not know where it is."
+        )
     if here != record.device:
         warnings.warn(f"The picture was made on {record.device}, and {here} rounds otherwise.", stacklevel=3)
-    if record.weights and hashes(models.name, models.clip.name) != record.weights:
+    if record.weights and files != record.weights:
         warnings.warn(f"The weights of {record.model} are not those that made the picture.", stacklevel=3)
     return models

@@ -43,10 +43,10 @@ class Scene:
     def __init__(self, models: Models) -> None:
         self.models, rng = models, torch.Generator().manual_seed(3)
         self.starts = [
-            OverParameterised.start(models.generator.sample(2, rng).map(lambda t: t[None])) for _ in range(4)
+            OverParameterised.start(models.generator.sample(4, rng).map(lambda t: t.unflatten(0, (2, 2))))
+            for _ in range(2)
         ]
-        own = [[*self.starts[i].parameters(), *self.starts[2 + i].parameters()] for i in (0, 1)]
-        self.parameters = [p.requires_grad_() for run in own for p in run]
+        self.parameters = [p.requires_grad_() for start in self.starts for p in start.parameters()]
         self.score = fd.AugCLIP(models.clip, PROMPT, 6, fixed=augment.draw(1, 6, rng))
 
     def values(self) -> tuple[Tensor, Tensor]:
@@ -58,7 +58,7 @@ class Scene:
     @torch.no_grad()
     def move(self, direction: Tensor, length: float) -> None:
         """Take a plain step x ← x - length · v, without Adam."""
-        parts = direction.flatten().split([p.numel() for p in self.parameters])
+        parts = direction.split([p[0].numel() for p in self.parameters], 1)
         for p, part in zip(self.parameters, parts, strict=True):
             p -= length * part.view_as(p)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import fusedream_nb as fd
-from fusedream_nb.method.compose import CompositionRun, PlacementState
+from fusedream_nb.method.compose import CompositionRun
 from fusedream_nb.method.placement import PLACEMENTS
 from fusedream_nb.method.workers import side_by_side, workers
 from fusedream_nb.models import Models
@@ -72,14 +72,15 @@ def test_no_more_placements_than_a_batch_are_looked_at_together(
 ) -> None:
     look, lock, at_once, most = CompositionRun._look_at, threading.Lock(), 0, 0
 
-    def counted(run: CompositionRun, states: list[PlacementState]) -> None:
+    def counted(run: CompositionRun, rows: list[int]) -> list[torch.Tensor]:
         nonlocal at_once, most
         with lock:
-            at_once += len(states)
+            at_once += len(rows)
             most = max(most, at_once)
-        look(run, states)
+        found = look(run, rows)
         with lock:
-            at_once -= len(states)
+            at_once -= len(rows)
+        return found
 
     monkeypatch.setattr(CompositionRun, "_look_at", counted)
     run = fd.compose("a dog next to a house", models, placements=PLACEMENTS[-4:], budget=SMALL)

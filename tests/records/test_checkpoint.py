@@ -15,6 +15,7 @@ import torch
 import fusedream_nb as fd
 from fusedream_nb.cli import main
 from fusedream_nb.method.budgets import Budget
+from fusedream_nb.method.run import Run, packed
 from fusedream_nb.records import checkpoint, jobs, png
 from fusedream_nb.records.checkpoint import checkpointed, load_state, save_state
 from fusedream_nb.records.record import read_record
@@ -35,7 +36,7 @@ def dog(models, **more):
 
 
 def job(*prompts, steps=6):
-    return jobs.job(jobs.grouped("fusedream", prompts, [3]), None, "cpu", replace(TINY, steps=steps))
+    return jobs.job(prompts, [3], None, "cpu", replace(TINY, steps=steps))
 
 
 def stop_at(index):
@@ -80,7 +81,7 @@ def test_what_is_no_state_of_this_run_is_named(models, tmp_path):
     others = {
         "prompts": fd.fusedream("a cat", models, seed=3, budget=TINY),
         "options": dog(models, weights="coordinate"),
-        "sizes": dog(models, k=3),
+        "budget": dog(models, k=3),
         "method": fd.transport("a cat", models),
     }
     for name, other in others.items():
@@ -118,7 +119,7 @@ def test_killed_at_any_moment_the_job_is_finished_to_the_bit(models, tmp_path):
 
 
 def test_a_stopped_job_is_finished_batch_by_batch(models, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(jobs, "AT_ONCE", 1)
+    monkeypatch.setattr(Run, "together", 1)
     asked, rows = job("a blue dog", "a red car"), []
     jobs.draw(asked, models, tmp_path / "whole", [], watch=lambda prompts: lambda step: None)
     stop = {"a blue dog": -1, "a red car": 4}
@@ -153,9 +154,9 @@ def test_a_job_of_another_version_is_named(tmp_path, capsys):
 
 
 def test_a_stopped_composition_goes_on_where_it_was(models, tmp_path):
-    options = {"placements": [{"alpha": 0.5, "x": 0.0, "y": 1.0, "height": None}]}
-    groups = jobs.grouped("compose", ["a dog on a house"], [3])
-    asked = jobs.job(groups, None, "cpu", replace(TINY, steps=3), method="compose", options=options)
+    options = {"placements": packed(fd.Placements.of(fd.Placement(0.5, 0.0, 1.0)))}
+    sizes = replace(TINY, steps=3)
+    asked = jobs.job(["a dog on a house"], [3], None, "cpu", sizes, method="compose", options=options)
     jobs.draw(asked, models, tmp_path / "whole", [], watch=lambda prompts: lambda step: None)
     with pytest.raises(KeyboardInterrupt):
         jobs.draw(asked, models, tmp_path / "out", [], every=0, watch=stop_at(1))
