@@ -53,8 +53,8 @@ class Result:
         for cell in json.loads(notebook.read_text("utf-8"))["cells"]:
             close = "close-call" in cell["metadata"].get("tags", [])
             for output in cell.get("outputs", []):
-                for figure, statement, verdict in VERDICT.findall("".join(output.get("text", ""))):
-                    shown[close][figure, statement] = verdict
+                for figure, statement, word in VERDICT.findall("".join(output.get("text", ""))):
+                    shown[close][figure, statement] = word
         now = {(claim["figure"], claim["statement"]): verdict(claim) for claim in self.claims}
         expected = shown[False]
         compared = [claim for claim in {**expected, **now} if claim not in shown[True]]
