@@ -144,7 +144,7 @@ def train_generator(
         seen = fake.detach().requires_grad_()
         loss = taught = taught_loss(seen, real)
         numbers = {"taught": taught.detach()}
-        if distance is None and run.share > PERCEIVED and run.step % 50 == 0:
+        if distance is None and run.share > PERCEIVED:
             distance = perceived(folder.parent, device)
         if distance is not None:
             some = slice(0, max(8, batch // 2))

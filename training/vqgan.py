@@ -153,7 +153,7 @@ def train_vqgan(
         fake = drawn.detach().float().requires_grad_()
         inner, seen = codebook_loss(z, q), (fake - real).abs().mean()
         numbers = {"difference": seen.detach(), "codebook": inner.detach()}
-        if distance is None and run.step % 50 == 0:
+        if distance is None:
             distance = perceived(folder.parent, device)
         if distance is not None:
             some = slice(0, max(4, batch // 2))

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from fusedream_nb.models import Models
-from fusedream_nb.models.stickers import report
 from fusedream_nb.models.stickers.nouns import ENCODER_HELD_OUT
+from training import report
 from training.vqgan import LAWS
 
 
