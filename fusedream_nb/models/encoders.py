@@ -68,11 +68,11 @@ class Clip:
         tensors = read_tensors(path, WEIGHTS)
         with described_by(file, "a CLIP of open_clip"):
             settings = dict(config["model_cfg"])
-            length = settings["text_cfg"].get("context_length", 77)
+            text = settings["text_cfg"]
             load = load_network if is_plain(settings) else _open_clip
             model = load(settings, tensors, path)
         scale = {k: v for k, v in config.get("preprocess_cfg", {}).items() if k in ("mean", "std")}
-        return cls(model, _tokenizer(config.get("tokenizer"), length), name=name, **scale)
+        return cls(model, _tokenizer(config.get("tokenizer"), text), name=name, **scale)
 
     def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Self:
         """Move the encoder to a device, and choose what its image tower computes in."""
@@ -144,14 +144,14 @@ def _open_clip(settings: dict[str, Any], tensors: Tensors, source: Path) -> Any:
     return model
 
 
-def _tokenizer(kind: str | None, length: int) -> Any:  # noqa: ANN401
+def _tokenizer(kind: str | None, text: dict[str, Any]) -> Any:  # noqa: ANN401
     if kind == "words":
         from .stickers.captions import WordTokenizer
 
-        return WordTokenizer()
+        return WordTokenizer(text["vocab_size"])
     import open_clip
 
-    return open_clip.SimpleTokenizer(context_length=length)
+    return open_clip.SimpleTokenizer(context_length=text.get("context_length", 77))
 
 
 def _resize_and_crop(image: Tensor, size: int) -> Tensor:
