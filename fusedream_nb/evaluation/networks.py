@@ -139,7 +139,8 @@ def _of_folder(size: int, network: Network, folder: Path) -> Tensor:
 class Damsm:
     """DAMSM (Xu et al., 2018): pictures and captions to unit vectors of one space, as in AttnGAN's code.
 
-    The papers' own R-precision is taken with it. Inception v3 whose last layer is DAMSM's own; a two-way LSTM whose two last states are the sentence.
+    The papers' own R-precision is taken with it. Inception v3 whose last layer is DAMSM's own; a two-way
+    LSTM whose two last states are the sentence.
     """
 
     name = "DAMSM"
