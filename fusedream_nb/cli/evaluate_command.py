@@ -72,10 +72,9 @@ def evaluate(
         if find_spec(module) is None:
             raise ValueError(f'{module} is missing; python -m pip install "fusedream_nb[{extra}]" brings it.')
     plan = _plan(captions, methods, limit, model, budget, device, bool(ray))
-    from fusedream_nb.evaluation.damsm import Damsm
     from fusedream_nb.evaluation.folder import Folder
     from fusedream_nb.evaluation.metrics import FEW
-    from fusedream_nb.evaluation.networks import network_of, reference_of
+    from fusedream_nb.evaluation.networks import Damsm, network_of, reference_of
     from fusedream_nb.evaluation.ray import on_ray
     from fusedream_nb.evaluation.table import here, run, summarise
     from fusedream_nb.models import load
