@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     from fusedream_nb.method.transport import transport
     from fusedream_nb.models import load
     from fusedream_nb.notebook.claims import claim
-    from fusedream_nb.notebook.show import grid
     from fusedream_nb.notebook.live import live
+    from fusedream_nb.notebook.show import grid
     from fusedream_nb.records.checkpoint import checkpointed
     from fusedream_nb.records.record import read_record, save
     from fusedream_nb.records.replay import replay

@@ -71,7 +71,7 @@ def near(prompt: str, generator: Generator, clip: Clip, n: int = 10) -> FewClass
 
 
 def named(noun: str, generator: Generator) -> Callable[[int, torch.Generator], Latent]:
-    """Return the law of a generator whose y is of the classes that a noun names, or of all where it names none.
+    """Return the law of a generator whose y is of the classes that a noun names; of all where it names none.
 
     Those are the class of that name, or for ImageNet's thousand a group of them (:data:`GROUPS`).
     """

@@ -84,7 +84,7 @@ def last(run: Iterable[S]) -> S:
 
 
 def moments(run: Iterable[S], count: int) -> list[S]:
-    """Take all steps of a run; return about count of them, evenly spaced, the first and the last among them."""
+    """Take all steps of a run; return about count of them, evenly spaced, the first and the last included."""
     kept = []
     for step in run:
         if step.index % max(1, step.total // max(1, count - 1)) == 0 or step.index == step.total:

@@ -1,18 +1,29 @@
-"""A run steered by mouse and keyboard in JupyterLab; each test goes on from the one before."""
+"""A run steered by mouse and keyboard, once in each front end; each test goes on from the one before."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 pytestmark = pytest.mark.browser
 
+FRONTS = {  # what is installed on top of this environment, and what serves it
+    "lab": ((), "jupyterlab"),
+    "notebook": (("notebook>=7.2", "ipywidgets>=8", "ipykernel"), "notebook"),
+    "old": (
+        ("ipykernel==6.30.*", "ipywidgets==7.7.1", "jupyterlab-widgets==1.1.*", "jupyterlab"),
+        "jupyterlab",
+    ),
+}
 LIVE = """
+import ipywidgets
 import fusedream_nb as fd
-from fusedream_nb.method.budgets import Budget
+from dataclasses import replace
 models = fd.load(device="cpu")
-tiny = Budget("tiny", M=4, k=2, steps=100_000, copies=2, lr=0.02, start_copies=1, judged_copies=2)
+tiny = replace(fd.budget("smoke"), steps=100_000)
 session = fd.live(fd.fusedream("a blue dog", models, seed=3, budget=tiny), out="made")
 """
 OTHER = """
@@ -20,13 +31,24 @@ other = fd.live(fd.fusedream("a red car", models, seed=4, budget=tiny))
 """
 
 
-@pytest.fixture(scope="module")
-def book(lab: Any) -> Any:
+@pytest.fixture(scope="module", params=FRONTS)
+def book(
+    request: Any,
+    chromium: Any,
+    environment: Callable[..., Any],
+    lab_of: Callable[..., Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Any]:
     """A notebook whose first cell has begun a session, which goes on."""
-    opened = lab.open(lab.write("steering.ipynb", LIVE, OTHER))
-    opened.run(0)
-    opened.kernel.wait("session.step is not None and session.step.index > 1")
-    return opened
+    needed, front = FRONTS[request.param]
+    python = environment(*needed) if needed else sys.executable
+    with lab_of(python, chromium, tmp_path_factory.mktemp(request.param), front) as lab:
+        opened = lab.open(lab.write("steering.ipynb", LIVE, OTHER))
+        opened.run(0)
+        opened.kernel.wait("session.step is not None and session.step.index > 1")
+        old = opened.kernel.ask("ipywidgets.__version__") == "7.7.1"
+        assert old == (request.param == "old")
+        yield opened
 
 
 def test_dragging_a_slider_changes_the_run_while_it_goes_on(book: Any, wait_for: Any) -> None:
