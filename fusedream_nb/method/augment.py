@@ -120,11 +120,16 @@ def strengths(policy: Collection[str]) -> dict[str, float]:
 def augment(image: Tensor, numbers: Draw, size: int | None = None) -> Tensor:
     """Return the augmented copies [n * copies, 3, size, size] of images [n, 3, h, w] in [-1, 1].
 
-    The copies of one image stand together. Empty places are 0, the grey in the middle of the range;
+    The copies of one image stand together. A picture of twice the size or more is first averaged over boxes
+    of floor(side / size) pixels, so that nothing of it is missed. Empty places are 0, the grey in the middle of the range;
     colours may leave [-1, 1], as in DiffAugment. Differentiable in the image.
     """
+    size = size or image.shape[-2]
     n, _, h, w = image.shape
-    size = size or h
+    shrinks = min(h, w) // size
+    if shrinks >= 2:  # one bilinear reading a pixel would miss what lies between
+        image = F.avg_pool2d(image, shrinks)
+        h, w = image.shape[-2:]
     numbers = numbers.to(image.device)
     flat = Draw(*(getattr(numbers, f.name).reshape(-1) for f in fields(numbers)))
     centre = (torch.arange(size, device=image.device) * 2 + 1) / size - 1
