@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import signal
+import sys
+import tempfile
+from importlib.util import cache_from_source, find_spec
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +23,21 @@ os.environ["OMP_NUM_THREADS"] = "1"  # one thread a process: the same bits howev
 os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # debugpy's advice in every kernel's log
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers ignore Ctrl-C, and so would what a test starts
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def keep_bytecode() -> None:
+    """Let kernels and commands share what Python compiles of the libraries: 20 s each where none keeps it."""
+    torch = find_spec("torch")
+    if not torch or not torch.origin or Path(cache_from_source(torch.origin)).exists():
+        return
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None) and "PYTHONPYCACHEPREFIX" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="bytecode-")
+        os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = folder
+        sys.dont_write_bytecode = False
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+
+keep_bytecode()
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -25,7 +25,7 @@ from fusedream_nb.models import Models
 from fusedream_nb.models.generators import Latent
 from fusedream_nb.models.stickers import nouns as world
 from fusedream_nb.models.stickers.captions import article
-from fusedream_nb.models.stickers.report import read_pairs
+from fusedream_nb.models.stickers.reading import read_pairs
 from fusedream_nb.notebook.claims import share
 
 TOGETHER = 5  # pictures in one batch

@@ -26,7 +26,7 @@ from fusedream_nb.method.pyramid import Pyramid
 from fusedream_nb.models import Models
 from fusedream_nb.models.stickers import nouns as world
 from fusedream_nb.models.stickers.captions import article
-from fusedream_nb.models.stickers.report import read_nouns
+from fusedream_nb.models.stickers.reading import read_nouns
 from fusedream_nb.notebook.claims import numbers_line, share
 
 LOSSES = ("mean", "transport")

@@ -19,11 +19,11 @@ from torchvision.utils import make_grid
 import fusedream_nb as fd
 from fusedream_nb.models.biggan_deep import BigGANDeep
 from fusedream_nb.models.generators import Latent
-from fusedream_nb.models.stickers.report import draw_samples, shipped_vqgans
 from fusedream_nb.models.stickers.scenes import sample_scenes
-from fusedream_nb.models.stickers.train_vqgan import LAWS
 from fusedream_nb.models.stickers.world import render
 from fusedream_nb.models.weights import entry
+from training.report import draw_samples, shipped_vqgans
+from training.vqgan import LAWS
 
 RUNS = ("clip", "judge", "trunk", "generator", "vqgan", "vqgan-painted")
 HIDDEN = ("step", "minutes", "weight", "auxiliary", "used", "codebook")

@@ -71,6 +71,7 @@ def examine() -> Iterator[Check]:
     advice = "Make room, or write elsewhere with --out."
     yield _check("disk", f"{room / GB:.1f} GB free here", room >= DISK, advice)
     yield from _weights()
+    yield from _banks()
     yield from map(_notebook, NOTEBOOKS)
 
 
@@ -128,6 +129,14 @@ def _weights() -> Iterator[Check]:
             problems = row.problems()
             again = "Install fusedream-nb again." if embedded else "Fetch the file again."
             yield _check(row.name, " ".join(problems) or "weights are here", not problems, again, "fail")
+
+
+def _banks() -> Iterator[Check]:
+    """List the starts that are a lookup."""
+    from fusedream_nb.method.bank import banks
+
+    for row in banks():
+        yield Check("start's bank", "ok", f"{row['of']}: seed {row['seed']}, M = {row['M']:,}")
 
 
 def _notebook(package: str) -> Check:

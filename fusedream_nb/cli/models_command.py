@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fusedream_nb.cli.terminal import table
+from fusedream_nb.cli.terminal import Bar, table
 from fusedream_nb.models.weights import Entry, catalogue, entry
 
 COLUMNS = ("name", "bytes", "here", "role", "licence", "folder")
@@ -71,6 +72,39 @@ def verify(
     table([verdict, name, why] for name, verdict, why in lines)
     if any(verdict == "wrong" for _, verdict, _ in lines):
         raise typer.Exit(1)
+
+
+@app.command(epilog="Example: fusedream-nb models bank biggan-256 --seed 1")
+def bank(
+    context: typer.Context,
+    names: Names,
+    cache: Cache = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="The seed of the runs.")] = 0,
+    samples: Annotated[int, typer.Option("--M", min=1, help="Samples that a start is chosen from.")] = 10_000,
+    budget: Annotated[str | None, typer.Option("--budget", help="Whose views of each sample.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or mps.")] = None,
+    folder: Annotated[Path | None, typer.Option("--folder", help="Instead of the cache.")] = None,
+) -> None:
+    """Read a seed's samples once, so that from then on every prompt's start is a lookup.
+
+    What is there already is not read again. `fusedream-nb doctor` says which there are.
+    """
+    import fusedream_nb as fd
+    from fusedream_nb.method.bank import build
+
+    store = cache or context.obj
+    place = folder or (store / "banks" if store else None)
+    copies = fd.budget(budget).start_copies
+    for name in names:
+        models = fd.load(name, device=device)
+        with Bar() as bar:
+            tell = partial(_tell, bar, name)
+            paths = build(models, seed=seed, M=samples, copies=copies, folder=place, tell=tell)
+        print(*paths, sep="\n")
+
+
+def _tell(bar: Bar, name: str, done: int, total: int) -> None:
+    bar.show(done, total, f"the samples of {name}")
 
 
 @app.command(epilog="Example: fusedream-nb models rm vqgan-wikiart")

@@ -14,13 +14,15 @@ from fusedream_nb.models.classes import near
 from fusedream_nb.models.generators import Latent
 
 from . import augment
+from .bank import START_SEED as START_SEED
+from .bank import start_views
 from .budgets import Budget
 from .latents import OverParameterised, Parameterisation, Plain, Sampler, Weights, normal_y, top_k
 from .run import Run, RunConfig, S, Step, configure, encoded
 from .scores import AugCLIP, Score
 
 StartY = Literal["classes", "normal", "nearest"]
-JUDGE_SEED, START_SEED = 20_211_203, 12_015_73  # the fixed augmentations; any constants do
+JUDGE_SEED = 20_211_203  # of the fixed augmentations; any constant does
 
 
 def fusedream(
@@ -96,7 +98,7 @@ class AugCLIPRun(Run[S]):
         Those of one seed, and one law, share the M pictures.
         """
         sizes, models, found = self.config.budget, self.models, dict[int, Latent]()
-        same = augment.draw(1, sizes.start_copies, torch.Generator().manual_seed(START_SEED), self.policy)
+        same = start_views(sizes.start_copies, self.policy)
         runs = list(zip(texts, self.config.seeds, strict=True))
         for text, seed in dict.fromkeys((text if y == "nearest" else None, seed) for text, seed in runs):
             law: Sampler | None = normal_y(models.generator) if y == "normal" else None

@@ -10,11 +10,12 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from fusedream_nb.models.compute import pictures_at_once
 from fusedream_nb.models.generators import Generator, Latent
 
+from . import bank
 from .augment import Rng
 
-PIXEL = 2048  # bytes that a BigGAN holds for a pixel of its picture, in float32 and without a gradient
 Weights = Literal["scalar", "coordinate"]
 Sampler = Callable[[int, torch.Generator], Latent]
 
@@ -51,19 +52,6 @@ def normal_y(generator: Generator) -> Sampler:
     return sample
 
 
-def pictures_at_once(size: int, device: torch.device) -> int:
-    """Return how many pictures of a side in pixels are drawn together, to be looked at and not climbed.
-
-    On a CPU as many as its cache holds, else as many as keep a GPU busy and, on CUDA, as half of the memory
-    that is free can hold; two at least.
-    """
-    pixels = 16 * 64**2 if device.type == "cpu" else 32 * 256**2
-    if device.type == "cuda":
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        pixels = min(pixels, (torch.cuda.mem_get_info(device)[0] + kept) // 2 // PIXEL)
-    return max(2, pixels // size**2)
-
-
 @torch.no_grad()
 def top_k(
     generator: Generator,
@@ -86,6 +74,8 @@ def top_k(
     """
     if not 1 <= k <= M:
         raise ValueError(f"The start keeps k of M samples, so 1 ≤ k ≤ M; got k = {k}, M = {M}.")
+    if sample is None and (found := bank.top_k(generator, score, M, k, rng, batch=batch)):
+        return found
     latents = (sample or generator.sample)(M, rng)
     batch = batch or pictures_at_once(generator.size, latents.z.device)
     parts = [latents[first : first + batch] for first in range(0, M, batch)]

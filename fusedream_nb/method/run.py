@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fusedream_nb.models.generators import Generator, Latent
 
+from .adam import Adam
 from .budgets import Budget
 from .budgets import budget as find_budget
 from .latents import Parameterisation, Plain, noisy
@@ -201,7 +202,7 @@ class Run(Iterator[S]):
         self.log: list[dict[str, Any]] = []
         self.step: S | None = None
         self._start = start
-        self._adam: torch.optim.Adam | None = None
+        self._adam: Adam | None = None
         self._gradient: Gradient = ()
         self._before: list[Tensor] = []
         self._resumed = self._closed = self._reset = False
@@ -344,11 +345,11 @@ class Run(Iterator[S]):
         return self._start
 
     @property
-    def adam(self) -> torch.optim.Adam:
+    def adam(self) -> Adam:
         """The optimiser, at the rate that is in force."""
         if self._adam is None:
-            self._adam = torch.optim.Adam([p.requires_grad_() for p in self.start.parameters()], lr=self.lr)
-        self._adam.param_groups[0]["lr"] = self.lr
+            self._adam = Adam([p.requires_grad_() for p in self.start.parameters()], lr=self.lr)
+        self._adam.lr = self.lr
         return self._adam
 
     def _moves(self) -> bool:

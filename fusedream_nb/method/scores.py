@@ -112,5 +112,10 @@ class AugCLIP(Score):
         return augment.draw(n, self.copies, rng, self.policy)
 
     def _vectors(self, image: Tensor, numbers: Draw) -> Tensor:
-        copies = augment.augment(image, numbers, self.clip.size)
-        return self.clip.encode_image(copies).view(len(image), numbers.copies, -1).mean(1)
+        return mean_vectors(self.clip, image, numbers)
+
+
+def mean_vectors(clip: Clip, image: Tensor, numbers: Draw) -> Tensor:
+    """Return the means [n, dim] of the unit vectors of each image's augmented copies."""
+    copies = augment.augment(image, numbers, clip.size)
+    return clip.encode_image(copies).view(len(image), numbers.copies, -1).mean(1)

@@ -68,13 +68,12 @@ class Clip:
         tensors = read_tensors(path, WEIGHTS)
         try:
             settings = dict(config["model_cfg"])
-            length = settings["text_cfg"].get("context_length", 77)
             model = load_network(settings, tensors, path) if is_plain(settings) else None
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{file} should describe a CLIP as open_clip does: {error!r}.") from error
         model = model or _open_clip(settings, tensors, path)
         scale = {k: v for k, v in config.get("preprocess_cfg", {}).items() if k in ("mean", "std")}
-        return cls(model, _tokenizer(config.get("tokenizer"), length), name=name, **scale)
+        return cls(model, _tokenizer(config.get("tokenizer"), settings["text_cfg"]), name=name, **scale)
 
     def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Self:
         """Move the encoder to a device, and choose what its image tower computes in."""
@@ -146,14 +145,14 @@ def _open_clip(settings: dict[str, Any], tensors: dict[str, Tensor], source: Pat
     return model
 
 
-def _tokenizer(kind: str | None, length: int) -> Any:  # noqa: ANN401
+def _tokenizer(kind: str | None, text: dict[str, Any]) -> Any:  # noqa: ANN401
     if kind == "words":
         from .stickers.captions import WordTokenizer
 
-        return WordTokenizer()
+        return WordTokenizer(text["vocab_size"])
     import open_clip
 
-    return open_clip.SimpleTokenizer(context_length=length)
+    return open_clip.SimpleTokenizer(context_length=text.get("context_length", 77))
 
 
 def _resize_and_crop(image: Tensor, size: int) -> Tensor:

@@ -55,10 +55,11 @@ def two_sizes(models: Models, n: int, rng: torch.Generator) -> tuple[Tensor, Ten
     the generator, and the small ones are those, shrunk.
     """
     if models.world:
-        from .stickers.train_upscaler import sharp_scenes
-        from .stickers.train_upscaler import two_sizes as render_twice
+        from .stickers.scenes import sharp_scenes
+        from .stickers.world import render
 
-        small, large = render_twice(sharp_scenes(n, rng))
+        scenes, size = sharp_scenes(n, rng), models.generator.size
+        small, large = render(scenes, size), render(scenes, FACTOR * size, chunk=2)
         return small.to(models.device), large.to(models.device)
     latent = models.generator.sample(n, rng)
     large = torch.cat([models.generator.decode(latent[i : i + 1]) for i in range(n)])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from fusedream_nb.notebook.claims import numbers_line
 from fusedream_nb.records import png
 from fusedream_nb.reproduce import figures
-from fusedream_nb.reproduce.results import Result, read
+from fusedream_nb.reproduce.results import Result, read, verdict
 
 SETTINGS = ("model", "budget", "device", "seed")
 
@@ -40,9 +41,10 @@ def write(out: Path) -> Path:
 
 
 def verdicts(claims: Sequence[dict[str, Any]]) -> str:
-    """Return how many claims hold and how many differ."""
-    hold = sum(claim["holds"] for claim in claims)
-    return f"{hold} hold, {len(claims) - hold} differ" if claims else "no claims"
+    """Return how many claims hold, how many differ, and how many do not count, if there are such."""
+    found = Counter(map(verdict, claims))
+    told = f"{found['holds']} hold, {found['differs']} differ" if claims else "no claims"
+    return f"{told}, {found['not counted']} not counted" if found["not counted"] else told
 
 
 def line(result: Result) -> str:
@@ -111,7 +113,7 @@ def _content(result: Result, ids: set[str | None]) -> dict[str, Any]:
             {
                 "statement": claim["statement"],
                 "ours": numbers_line(**claim["numbers"]),
-                "verdict": "holds" if claim["holds"] else "differs",
+                "verdict": verdict(claim),
             }
             for claim in result.claims
             if figures.owner(claim["figure"]) in ids

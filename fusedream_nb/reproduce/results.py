@@ -16,7 +16,7 @@ from fusedream_nb.records import png
 from fusedream_nb.reproduce import figures
 from fusedream_nb.reproduce.pool import EXECUTED, LOG, OUTCOME
 
-VERDICT = re.compile(r"^(.+?) · (.+) · (holds|differs)$", re.MULTILINE)  # as a claim is printed
+VERDICT = re.compile(r"^(.+?) · (.+) · (holds|differs|not counted)$", re.MULTILINE)  # as a claim is printed
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class Result:
         for cell in json.loads(notebook.read_text("utf-8"))["cells"]:
             close = "close-call" in cell["metadata"].get("tags", [])
             for output in cell.get("outputs", []):
-                for figure, statement, verdict in VERDICT.findall("".join(output.get("text", ""))):
-                    shown[close][figure, statement] = verdict
-        now = {(c["figure"], c["statement"]): "holds" if c["holds"] else "differs" for c in self.claims}
+                for figure, statement, word in VERDICT.findall("".join(output.get("text", ""))):
+                    shown[close][figure, statement] = word
+        now = {(claim["figure"], claim["statement"]): verdict(claim) for claim in self.claims}
         expected = shown[False]
         compared = [claim for claim in {**expected, **now} if claim not in shown[True]]
         return [
@@ -63,6 +63,11 @@ class Result:
             for claim in compared
             if now.get(claim) != expected.get(claim)
         ]
+
+
+def verdict(claim: dict[str, Any]) -> str:
+    """Return a claim's verdict, as it is printed."""
+    return "not counted" if not claim.get("counts", True) else "holds" if claim["holds"] else "differs"
 
 
 def read(path: Path) -> Result | None:

@@ -12,7 +12,7 @@ from fusedream_nb.evaluation.captions import captions, read, sticker_scenes
 from fusedream_nb.models.stickers import nouns as world
 from fusedream_nb.models.stickers.captions import VOCABULARY, split
 from fusedream_nb.models.stickers.scenes import sample_scenes
-from fusedream_nb.models.stickers.train_encoders import SEEDS
+from training.encoders import SEEDS
 
 
 def test_lines_are_tidied_and_kept_once_in_order(tmp_path):

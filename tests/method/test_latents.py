@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 import fusedream_nb as fd
 from fusedream_nb.method import augment
-from fusedream_nb.method.latents import PIXEL, OverParameterised, pictures_at_once, top_k
+from fusedream_nb.method.latents import OverParameterised, top_k
 from fusedream_nb.models import Models
+from fusedream_nb.models.compute import PIXEL, pictures_at_once
 from fusedream_nb.models.generators import Latent
 
 

@@ -17,14 +17,16 @@ from fusedream_nb.method.latents import Plain, interpolate
 from fusedream_nb.method.scores import CLIPScore
 from fusedream_nb.models import Models
 from fusedream_nb.models.generators import Latent
-from fusedream_nb.models.stickers.networks import VQGAN_CONFIG
 from fusedream_nb.models.vqgan import VQGAN, fold, nearest, straight_through
+from fusedream_nb.models.weights import STICKERS
+
+VQGAN_CONFIG = VQModel.load_config(STICKERS / "vqgan")
 
 
 def random_model() -> VQModel:
     """The sticker VQGAN with random weights, its codes where its encoder's vectors are."""
     torch.manual_seed(0)
-    model = VQModel(**VQGAN_CONFIG).eval()
+    model = VQModel.from_config(VQGAN_CONFIG).eval()
     with torch.no_grad():
         z = model.encode(torch.rand(8, 3, 64, 64) * 2 - 1).latents
         model.quantize.embedding.weight.normal_().mul_(z.std()).add_(z.mean())

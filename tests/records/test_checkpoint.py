@@ -22,12 +22,12 @@ from fusedream_nb.records.record import read_record
 
 TINY = Budget("tiny", M=4, k=2, steps=6, copies=2, lr=0.02, start_copies=1, judged_copies=2)
 CHILD = """
-import json, sys
+import json, sys, time
 from pathlib import Path
 import fusedream_nb as fd
 from fusedream_nb.records import jobs
 job, out = jobs.Job(**json.loads(sys.argv[1])), Path(sys.argv[2])
-jobs.draw(job, fd.load(device="cpu"), out, [], watch=lambda prompts: lambda step: None, every=0)
+jobs.draw(job, fd.load(device="cpu"), out, [], watch=lambda prompts: lambda step: time.sleep(0.05), every=0)
 """
 
 
@@ -109,11 +109,12 @@ def test_killed_at_any_moment_the_job_is_finished_to_the_bit(models, tmp_path):
     while not list(out.glob(".unfinished-*/batch-0/state.pt")):
         assert child.poll() is None
         time.sleep(0.01)
-    time.sleep(moment.uniform(0, 1))
+    time.sleep(moment.uniform(0, 0.8))  # its twenty steps take a second at least
     child.kill()
     child.wait()
-    if list(out.glob(".unfinished-*")):  # otherwise it was done before
-        assert main(["generate", "--resume", str(out)]) == 0
+    assert list(out.glob(".unfinished-*"))
+    assert not list(out.glob("*.png"))
+    assert main(["generate", "--resume", str(out)]) == 0
     assert pixels(out) == pixels(tmp_path / "whole")
     assert sorted(path.suffix for path in out.iterdir()) == [".json", ".png"]
 

@@ -373,9 +373,8 @@ def test_settings_are_read_from_the_environment_and_folders_made_absolute(tmp_pa
     assert runner.settings() == runner.Settings("stickers", "paper", "cpu")
     assert runner.settings().parameters() == {"MODEL": "stickers", "BUDGET": "paper", "DEVICE": "cpu"}
     monkeypatch.chdir(tmp_path)
-    Path("mine").mkdir()
-    Path("stickers-mine").mkdir()
-    for name in ("mine", "stickers-mine"):  # what only begins like the embedded world is a folder too
+    for name in ("mine", "stickers-mine", "stickersets/mine", "biggan-256"):  # as `load` looks for them
+        Path(name).mkdir(parents=True, exist_ok=True)
         path = str(tmp_path / name)
         assert runner.settings(name, "quick", "auto", 3) == runner.Settings(path, "quick", "auto", 3)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -19,14 +19,17 @@ PAD, START = 0, 1
 def caption(scenes: Scenes, index: int, rng: random.Random, *, full: bool = False) -> str:
     """Describe one scene in words; with ``full``, leave nothing out that the scene has.
 
-    Styles other than a photo are always named, and so is the second object.
+    Styles other than a photo are always named, and so is the second object; a scene without any is
+    "nothing on the beach".
     """
     style = list(world.STYLES)[int(scenes.style[index])]
-    words = [rng.choice(world.STYLES[style]), _object(scenes, index, 0, rng, full)]
+    there = scenes.noun[index, 0] >= 0
+    first = _object(scenes, index, 0, rng, full) if there else rng.choice(world.NOTHING)
+    words = [rng.choice(world.STYLES[style]), first]
     if scenes.noun[index, 1] >= 0:
         relation = list(world.RELATIONS)[int(scenes.relation[index])]
         words += [rng.choice(world.RELATIONS[relation]), _object(scenes, index, 1, rng, full)]
-    if full or rng.random() < 0.65:
+    if full or not there or rng.random() < 0.65:
         background = list(world.BACKGROUNDS)[int(scenes.background[index])]
         words.append(rng.choice(world.BACKGROUNDS[background]))
     return " ".join(word for word in words if word)
@@ -55,23 +58,34 @@ def split(text: str) -> list[str]:
     return re.findall(r"[^\W_]+", text.lower())
 
 
+def _words(phrases: Iterable[str]) -> set[str]:
+    return {word for phrase in phrases for word in split(phrase)}
+
+
 def _vocabulary() -> tuple[str, ...]:
     groups = [world.BACKGROUNDS, world.STYLES, world.EFFECTS, world.RELATIONS, world.SYNONYMS]
     phrases = [phrase for group in groups for options in group.values() for phrase in options]
-    phrases += [*world.NOUNS, *world.COLOURS, "a", "an"]
-    return tuple(sorted({word for phrase in phrases for word in split(phrase)}))
+    first = _words([*phrases, *world.NOUNS, *world.COLOURS, "a", "an"])
+    later = _words([*world.NOTHING, *world.FORMLESS, "and"]) - first
+    return (*sorted(first), *sorted(later))  # new words stand last: older encoders keep their ids
 
 
 VOCABULARY = _vocabulary()
-END = START + 1 + len(VOCABULARY)  # the largest id: open_clip pools the text where it stands
-VOCABULARY_SIZE = END + 1
+VOCABULARY_SIZE = START + 1 + len(VOCABULARY) + 1  # padding, the start, the words, the end
 
 
 class WordTokenizer:
-    """Texts → token ids [n, context_length], zero-padded: start, one id a known word, end."""
+    """Texts → token ids [n, context_length], zero-padded: start, one id a known word, end.
+
+    ``size`` is the number of ids of the encoder, whose last one is the end: open_clip pools the text
+    where the largest id is. An encoder of fewer ids knows the first words of the vocabulary.
+    """
 
     context_length = CONTEXT_LENGTH
-    ids = {word: START + 1 + i for i, word in enumerate(VOCABULARY)}
+
+    def __init__(self, size: int = VOCABULARY_SIZE) -> None:
+        self.end = size - 1
+        self.ids = {word: START + 1 + i for i, word in enumerate(VOCABULARY[: self.end - START - 1])}
 
     def __call__(self, texts: str | Sequence[str]) -> Tensor:
         """Tokenise texts; unknown words are left out (:meth:`unknown` names them)."""
@@ -79,7 +93,7 @@ class WordTokenizer:
         out = torch.full((len(rows), self.context_length), PAD)
         for row, text in zip(out, rows, strict=True):
             known = [self.ids[word] for word in split(text) if word in self.ids]
-            tokens = [START, *known[: self.context_length - 2], END]
+            tokens = [START, *known[: self.context_length - 2], self.end]
             row[: len(tokens)] = torch.tensor(tokens)
         return out
 

@@ -82,6 +82,9 @@ RELATIONS: dict[str, tuple[str, ...]] = {
     "below": ("below", "under"),
 }
 
+NOTHING = ("nothing", "an empty picture", "an empty scene")  # before a background, where no object is
+FORMLESS = ("noise", "a texture", "nothing")  # where no background is either
+
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "dog": ("dog", "puppy"),
     "cat": ("cat", "kitten"),

@@ -1,4 +1,4 @@
-"""The way back from words: a scene of the sticker world that a caption describes."""
+"""From words to a scene that they describe, and from a picture to the words that an encoder reads in it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
+
+from fusedream_nb.models.encoders import Clip
 
 from . import nouns as world
-from .captions import split
+from .captions import article, split
 from .scenes import Scenes, sample_scenes
 
 _NAMES = {noun: world.SYNONYMS.get(noun, (noun,)) for noun in world.NOUNS}
@@ -63,3 +66,20 @@ def _find(text: str, phrases: Mapping[str, Sequence[str]]) -> int | None:
         if phrase and f" {phrase} " in words
     ]
     return -max(found)[1] if found else None
+
+
+@torch.no_grad()
+def features(clip: Clip, image: Tensor, chunk: int = 250) -> Tensor:
+    """Return the unit vectors [n, dim] of many images."""
+    return torch.cat([clip.encode_image(part) for part in image.split(chunk)])
+
+
+def read_nouns(clip: Clip, vectors: Tensor) -> Tensor:
+    """Return the cosines [n, nouns] of image vectors with "a photo of a NOUN"."""
+    return vectors @ clip.encode_text([f"a photo of {article(noun)}" for noun in world.NOUNS]).T
+
+
+def read_pairs(clip: Clip, vectors: Tensor) -> Tensor:
+    """Return the best (colour, noun) [n] of all pairs, as colour * nouns + noun."""
+    pairs = [f"a photo of {article(f'{c} {n}')}" for c in world.COLOURS for n in world.NOUNS]
+    return (vectors @ clip.encode_text(pairs).T).argmax(1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 
 import torch
@@ -65,8 +65,11 @@ GENERATOR_FORBIDDEN = ENCODER_FORBIDDEN | _pairs(world.GENERATOR_HELD_OUT, world
 PLACES_FORBIDDEN = _pairs(world.GENERATOR_HELD_OUT_PLACES, world.BACKGROUNDS)
 
 
-def sample_scenes(n: int, rng: torch.Generator) -> Scenes:
-    """Draw n scenes of the encoders' rich world, without the pairs held out from the encoders."""
+def sample_scenes(n: int, rng: torch.Generator, *, two: float = 0.45, smallest: float = 0.48) -> Scenes:
+    """Draw n scenes of the encoders' rich world, without the pairs held out from the encoders.
+
+    ``two`` is the share with two objects, ``smallest`` the least scale of a single one.
+    """
 
     def uniform(*shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         return low + (high - low) * torch.rand(*shape, generator=rng)
@@ -74,12 +77,12 @@ def sample_scenes(n: int, rng: torch.Generator) -> Scenes:
     def pick(options: int, *shape: int) -> Tensor:
         return torch.randint(options, shape, generator=rng)
 
-    two = uniform(n) < 0.45
+    pair = uniform(n) < two
     noun = pick(len(world.NOUNS), n, 2)
     noun[:, 1] = torch.where(noun[:, 1] == noun[:, 0], (noun[:, 1] + 1) % len(world.NOUNS), noun[:, 1])
     sprite = pick(SPRITES, n, 2)
     style = torch.where(uniform(n) < 0.75, 0, pick(len(world.STYLES), n))
-    style[two] = 0  # two small objects do not survive tiles or large pixels
+    style[pair] = 0  # two small objects do not survive tiles or large pixels
     plain = (style == 1) | (style == 4)  # a sketch and a monochrome photo have no colours to name
     colour = torch.where(uniform(n, 2) < torch.tensor([0.7, 0.5]), pick(len(world.COLOURS), n, 2), -1)
     colour[plain] = -1
@@ -88,19 +91,20 @@ def sample_scenes(n: int, rng: torch.Generator) -> Scenes:
     effect[plain] = 0
     colour[:, 0][effect > 0] = -1
     hue = torch.tensor(list(world.HUES.values()))[colour.clamp(min=0)]
-    relation = torch.where(two, pick(len(world.RELATIONS), n), -1)
+    relation = torch.where(pair, pick(len(world.RELATIONS), n), -1)
     single = torch.stack(
         [
             uniform(n, low=-0.45, high=0.45),
             uniform(n, low=-0.45, high=0.45),
-            uniform(n, low=0.48, high=0.95),
+            uniform(n, low=smallest, high=0.95),
         ],
         -1,
     )
     single[:, :2] *= ((1.15 - single[:, 2]) / 0.6).clamp(0, 1)[:, None]
     where = torch.stack([single, single], 1)
-    where[two] = _arrange(relation[two], uniform(int(two.sum()), 4), pick(2, int(two.sum())))
-    noun[~two, 1] = -1
+    many = int(pair.sum())
+    where[pair] = _arrange(relation[pair], uniform(many, 4), pick(2, many))
+    noun[~pair, 1] = -1
     mirror = pick(2, n, 2).float() * 2 - 1
     turn = uniform(n, 2, low=-0.25, high=0.25)
     return Scenes(
@@ -118,6 +122,17 @@ def sample_scenes(n: int, rng: torch.Generator) -> Scenes:
         horizon=uniform(n, low=0.45, high=0.75),
         brightness=uniform(n, low=0.88, high=1.1),
     )
+
+
+def sharp_scenes(n: int, rng: torch.Generator) -> Scenes:
+    """Draw n scenes of the encoders' world that hold more the larger they are drawn.
+
+    Fluent's sprites alone (Noto's are stored at 64 pixels), and no sketches: their lines are a pixel
+    wide at any size, so a larger sketch is another picture.
+    """
+    scenes = sample_scenes(n, rng)
+    sketch = scenes.style == list(world.STYLES).index("sketch")
+    return replace(scenes, sprite=torch.zeros_like(scenes.sprite), style=torch.where(sketch, 0, scenes.style))
 
 
 def _arrange(relation: Tensor, u: Tensor, side: Tensor) -> Tensor:
@@ -180,7 +195,7 @@ def scenes_from_latent(z: Tensor, y: Tensor) -> Scenes:
     n = len(z)
     radius = u[:, 6:8].norm(dim=1)
     hue = torch.rad2deg(torch.atan2(u[:, 7], u[:, 6])) % 360
-    colour, nearest = _nearest_colours(hue)
+    colour, nearest = nearest_colours(hue)
     strength = torch.sigmoid((radius - 1.25) / 0.12)
     strength = strength * (~(GENERATOR_FORBIDDEN[nearest, y[:, None]].any(1))).float()
     background = u[:, 8 : 8 + len(world.BACKGROUNDS)]
@@ -216,7 +231,7 @@ def scenes_from_latent(z: Tensor, y: Tensor) -> Scenes:
     )
 
 
-def _nearest_colours(hue: Tensor) -> tuple[Tensor, Tensor]:
+def nearest_colours(hue: Tensor) -> tuple[Tensor, Tensor]:
     """Return the nearest colour [n] of hues [n] and the colours within 5 degrees of as near [n, 2]."""
     centres = torch.tensor(list(world.HUES.values())).to(hue)
     apart = ((hue[:, None] - centres + 180) % 360 - 180).abs()

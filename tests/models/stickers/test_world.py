@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from fusedream_nb.models.stickers import nouns as world
 from fusedream_nb.models.stickers import scenes as law
 from fusedream_nb.models.stickers.captions import (
-    END,
     START,
     VOCABULARY,
+    VOCABULARY_SIZE,
     WordTokenizer,
     caption,
     split,
@@ -137,8 +137,8 @@ def test_captions_say_what_is_there() -> None:
 def test_any_text_can_be_tokenised(text: str) -> None:
     tokens = WordTokenizer()(text)[0]
     assert tokens[0] == START
-    assert (tokens == END).sum() == 1
-    assert tokens.argmax() == (tokens == END).nonzero()[0, 0]  # where open_clip pools
+    assert (tokens == VOCABULARY_SIZE - 1).sum() == 1
+    assert tokens.argmax() == (tokens == VOCABULARY_SIZE - 1).nonzero()[0, 0]  # where open_clip pools
     assert set(WordTokenizer().unknown(text)).isdisjoint(VOCABULARY)
 
 

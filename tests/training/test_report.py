@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from fusedream_nb.models import Models
-from fusedream_nb.models.stickers import report
 from fusedream_nb.models.stickers.nouns import ENCODER_HELD_OUT
-from fusedream_nb.models.stickers.train_vqgan import LAWS
+from training import report
+from training.vqgan import LAWS
 
 
 def test_precision_of_a_set_with_itself_and_with_a_far_one() -> None:

@@ -1,4 +1,4 @@
-"""The report card of the shipped weights: ``python -m fusedream_nb.models.stickers.report --seed S``.
+"""The report card of the shipped weights: ``python -m training.report --seed S``.
 
 Draws fresh scenes with a seed that no training used and prints what is measured beside the bars.
 """
@@ -18,35 +18,24 @@ from torch import Tensor
 from fusedream_nb.models import Models, load
 from fusedream_nb.models.biggan_deep import BigGANDeep
 from fusedream_nb.models.encoders import Clip
-from fusedream_nb.models.upscaler import Upscaler, bicubic
+from fusedream_nb.models.stickers import nouns as world
+from fusedream_nb.models.stickers.captions import article, caption
+from fusedream_nb.models.stickers.reading import features, read_nouns, read_pairs
+from fusedream_nb.models.stickers.scenes import (
+    ENCODER_FORBIDDEN,
+    Scenes,
+    sample_scenes,
+    scenes_from_latent,
+    sharp_scenes,
+)
+from fusedream_nb.models.stickers.world import render
+from fusedream_nb.models.upscaler import FACTOR, Upscaler, bicubic
 from fusedream_nb.models.vqgan import VQGAN, nearest
 from fusedream_nb.models.weights import entry
 
-from . import nouns as world
-from .captions import article, caption
-from .scenes import ENCODER_FORBIDDEN, Scenes, sample_scenes, scenes_from_latent
-from .train_upscaler import sharp_scenes, two_sizes
-from .train_vqgan import LAWS
-from .world import render
+from .vqgan import LAWS
 
 _BACKGROUND_PHRASES = [phrases[0] for phrases in world.BACKGROUNDS.values()]
-
-
-@torch.no_grad()
-def features(clip: Clip, image: Tensor, chunk: int = 250) -> Tensor:
-    """Return the unit vectors [n, dim] of many images."""
-    return torch.cat([clip.encode_image(part) for part in image.split(chunk)])
-
-
-def read_nouns(clip: Clip, vectors: Tensor) -> Tensor:
-    """Return the cosines [n, nouns] of image vectors with "a photo of a NOUN"."""
-    return vectors @ clip.encode_text([f"a photo of {article(noun)}" for noun in world.NOUNS]).T
-
-
-def read_pairs(clip: Clip, vectors: Tensor) -> Tensor:
-    """Return the best (colour, noun) [n] of all pairs, as colour * nouns + noun."""
-    pairs = [f"a photo of {article(f'{c} {n}')}" for c in world.COLOURS for n in world.NOUNS]
-    return (vectors @ clip.encode_text(pairs).T).argmax(1)
 
 
 def _share(right: Tensor) -> float:
@@ -207,7 +196,7 @@ def vqgan_card(generator: VQGAN, name: str, n: int, seed: int) -> dict[str, floa
 @torch.no_grad()
 def upscaler_card(upscaler: Upscaler, models: Models, n: int, seed: int) -> dict[str, float]:
     """Return by how much the upscaler beats bicubic enlargement on n fresh renderings: PSNR and LPIPS."""
-    small, large = two_sizes(sharp_scenes(n, torch.Generator().manual_seed(seed)))
+    small, large = _two_sizes(sharp_scenes(n, torch.Generator().manual_seed(seed)), models.generator.size)
     gained, ours, theirs = [], [], []
     for x, y in zip(small.split(10), large.split(10), strict=True):
         drawn, plain = upscaler(x), bicubic(x).clamp(-1, 1)
@@ -219,6 +208,10 @@ def upscaler_card(upscaler: Upscaler, models: Models, n: int, seed: int) -> dict
         "PSNR above bicubic's": float(torch.cat(gained).mean()),
         "LPIPS below bicubic's": 100 * float(saved),
     }
+
+
+def _two_sizes(scenes: Scenes, size: int) -> tuple[Tensor, Tensor]:
+    return render(scenes, size), render(scenes, FACTOR * size, chunk=2)
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:

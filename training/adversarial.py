@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .train_encoders import perturb
+from .data import perturb
 
 
 def opposed(
@@ -17,14 +17,18 @@ def opposed(
     real: Tensor,
     fake: Tensor,
     rng: torch.Generator,
-) -> tuple[Tensor, float]:
+) -> tuple[Tensor, Tensor]:
     """Take a step of the discriminator; return its push [n, 3, h, w] at the fakes, and its hinge loss."""
-    true, false = judge(perturb(torch.cat([real, fake.detach()]), rng)).chunk(2)
-    hinge = F.relu(1 - true).mean() + F.relu(1 + false).mean()
+    with torch.autocast(fake.device.type, torch.bfloat16, enabled=fake.is_cuda):
+        true, false = judge(perturb(torch.cat([real, fake.detach()]), rng)).float().chunk(2)
+        hinge = F.relu(1 - true).mean() + F.relu(1 + false).mean()
     steps.zero_grad(set_to_none=True)
     hinge.backward()
     steps.step()
-    return torch.autograd.grad(-judge(perturb(fake, rng)).mean(), fake)[0], hinge.item()
+    leaf = fake.detach().requires_grad_()
+    with torch.autocast(fake.device.type, torch.bfloat16, enabled=fake.is_cuda):
+        value = -judge(perturb(leaf, rng)).float().mean()
+    return torch.autograd.grad(value, leaf)[0], hinge.detach()
 
 
 def balance(pull: Tensor, push: Tensor) -> Tensor:

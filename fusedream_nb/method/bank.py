@@ -1,0 +1,281 @@
+"""The start as a lookup: with fixed views, the pictures' side of the ranking does not depend on the prompt.
+
+AugCLIP's mean cosine over an image's copies is the mean of their unit vectors, times the text's. A *bank*
+keeps these means [M, dim] of one seed's M samples, in half precision, in the cache folder or with the
+package. A second prompt's start is one matrix product. A bank is never trusted blindly: it names the
+networks, the seed and the views that it was made of, and has a checksum; what is damaged or foreign is made
+anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from fusedream_nb.models.compute import pictures_at_once
+from fusedream_nb.models.files import write_tensors
+from fusedream_nb.models.fingerprint import fingerprint
+from fusedream_nb.models.generators import Generator, Latent
+from fusedream_nb.models.weights import STICKERS, cache
+
+from . import augment
+from .augment import Draw
+from .scores import AugCLIP, mean_vectors
+
+if TYPE_CHECKING:
+    from fusedream_nb.models import Models
+    from fusedream_nb.models.encoders import Clip
+
+FORMAT = 1
+START_SEED = 12_015_73  # of the views that every start is ranked by; any constant does
+WORTH = 1000  # samples from which on a bank is kept: fewer are ranked in seconds
+KEPT = 64  # banks in the cache folder; the ones that were used longest ago go
+SHIPPED = STICKERS / "bank"
+Tell = Callable[[int, int], object]  # how many pictures are done, and of how many
+
+
+def ranked(text: Tensor, bank: Tensor, k: int) -> Tensor:
+    """Return which pictures may be among the k best for any of some texts, ascending.
+
+    Half precision moves the score of vector v and text t by 2⁻¹¹ Σ|vᵢ tᵢ| at most. So the candidates are all
+    whose scores may reach the k-th: the k best are among them, few others, and ties are not lost.
+
+    Args:
+        text: unit vectors [texts, dim].
+        bank: means of unit vectors [M, dim].
+        k: how many are wanted, 1 ≤ k ≤ M.
+
+    """
+    vectors = bank.to(text)
+    scores = vectors @ text.T
+    error = 0.0 if bank.dtype == torch.float32 else 2.0**-11
+    reach = error * (vectors.abs() @ text.abs().T) + 1e-6
+    kth = (scores - reach).topk(k, dim=0).values[-1]
+    return (scores + reach >= kth).any(1).nonzero()[:, 0]
+
+
+@torch.no_grad()
+def top_k(
+    generator: Generator,
+    table: Callable[..., Tensor],
+    M: int,
+    k: int,
+    rng: torch.Generator,
+    *,
+    batch: int | None = None,
+) -> tuple[Latent, Tensor] | None:
+    """Return what :func:`.latents.top_k` does, for the ``table`` of an AugCLIP with fixed views, by its bank.
+
+    Only the candidates of :func:`ranked` are drawn, and scored as they are without a bank: the latents, their
+    order and their scores are the same. None where a bank does not pay, for other scores, and for networks
+    that are not of a kind that can be recognised.
+    """
+    score = getattr(table, "__self__", None)
+    if M < WORTH or not isinstance(score, AugCLIP) or table != score.table or score.fixed is None:
+        return None
+    key = bank_key(generator, score.clip, score.fixed, M, rng)
+    if key is None:
+        return None
+    latents = generator.sample(M, rng)
+    views = generator, score.clip, score.fixed
+    vectors = kept(key, lambda: image_vectors(*views, latents, batch=batch), label=label(generator))
+    near = ranked(score.text, vectors.to(score.text.device), k)
+    chosen = latents[near.to(latents.z.device)]
+    scores = image_vectors(*views, chosen, batch=batch) @ score.text.T
+    best = scores.topk(k, dim=0)
+    return chosen[best.indices.movedim(0, -1)], best.values.movedim(0, -1)
+
+
+@torch.no_grad()
+def image_vectors(
+    generator: Generator,
+    clip: Clip,
+    views: Draw,
+    latents: Latent,
+    *,
+    batch: int | None = None,
+    tell: Tell | None = None,
+) -> Tensor:
+    """Return the mean vectors [M, dim] of the views of M latents' pictures, a few in memory at a time."""
+    batch = batch or pictures_at_once(generator.size, latents.z.device)
+    parts = []
+    for first in range(0, len(latents), batch):
+        image = generator.decode(latents[first : first + batch])
+        parts.append(mean_vectors(clip, image, views.expand(len(image))))
+        if tell:
+            tell(min(first + batch, len(latents)), len(latents))
+    return torch.cat(parts)
+
+
+def start_views(copies: int, policy: Collection[str] = augment.ALL) -> Draw:
+    """Return the fixed views by which every start is ranked."""
+    return augment.draw(1, copies, torch.Generator().manual_seed(START_SEED), policy)
+
+
+def build(
+    models: Models, *, seed: int, M: int, copies: int, folder: Path | None = None, tell: Tell | None = None
+) -> list[Path]:
+    """Make the banks of a seed, unless they are there: of its start, and of a composition's second start.
+
+    Args:
+        models: whose generator draws and whose CLIP reads.
+        seed: as a run's.
+        M: how many samples are ranked.
+        copies: how many views there are of each, a Budget's ``start_copies``.
+        folder: where they are kept (default: the cache's).
+        tell: called with how many pictures are done and of how many.
+
+    Returns:
+        Where they are; what could not be kept is not among them, and a warning said so.
+
+    Raises ValueError for models whose networks cannot be recognised.
+    """
+    generator, views, rng = models.generator, start_views(copies), torch.Generator().manual_seed(seed)
+    names = []
+    for _ in range(2):
+        key = bank_key(generator, models.clip, views, M, rng)
+        if key is None:
+            raise ValueError(f"{models.name} is not of this package's classes: its bank would not be found.")
+        latents = generator.sample(M, rng)
+        make = partial(image_vectors, generator, models.clip, views, latents, tell=tell)
+        kept(key, make, folder=folder, label=models.name)
+        names.append(bank_name(key))
+    places = [folder] if folder else [SHIPPED, cache() / "banks"]
+    return [path for name in names for place in places if (path := place / name).exists()]
+
+
+def banks() -> list[dict[str, Any]]:
+    """Return of each bank that is there its label, seed, M, bytes and path; those of the package first."""
+    from safetensors import SafetensorError, safe_open
+
+    rows = []
+    for path in (
+        path for place in (SHIPPED, cache() / "banks") for path in sorted(place.glob("*.safetensors"))
+    ):
+        with suppress(SafetensorError, KeyError, ValueError, TypeError), safe_open(path, "pt") as file:
+            told = file.metadata()
+            key = json.loads(told["key"])
+            size = path.stat().st_size
+            rows.append({"of": told["of"], "seed": key["seed"], "M": key["M"], "bytes": size, "path": path})
+    return rows
+
+
+def label(generator: Generator) -> str:
+    """Return how a bank of a generator is called where its model's name is not known."""
+    return f"{type(generator).__name__}, {generator.size} px"
+
+
+def bank_key(
+    generator: Generator, clip: Clip, views: Draw | None, M: int, rng: torch.Generator
+) -> str | None:
+    """Return the JSON that names a bank: networks, randomness and views; None if they cannot be told.
+
+    The numbers of M samples are not the first of more samples, so M is a part of the name.
+    """
+    networks = fingerprint(generator), fingerprint(clip)
+    if None in networks or views is None:
+        return None
+    numbers = b"".join(getattr(views, f.name).cpu().numpy().tobytes() for f in fields(views))
+    state = rng.get_state().numpy().tobytes()
+    key = {
+        "format": FORMAT,
+        "generator": networks[0],
+        "encoder": networks[1],
+        "M": M,
+        "seed": rng.initial_seed(),
+    }
+    return json.dumps(key | {"state": _digest(state), "views": _digest(numbers)})
+
+
+def bank_name(key: str) -> str:
+    """Return the name of a bank's file."""
+    return f"{_digest(key.encode())}.safetensors"
+
+
+def kept(key: str, make: Callable[[], Tensor], *, folder: Path | None = None, label: str = "") -> Tensor:
+    """Return the bank [M, dim] of a key: the one that is there, else what ``make`` gives, which is kept.
+
+    Processes that ask for the same one wait for each other. Where it cannot be kept, it is returned all the
+    same, with a warning.
+    """
+    name = bank_name(key)
+    path = (folder or cache() / "banks") / name
+    for place in (path,) if folder else (SHIPPED / name, path):
+        if (found := _read(place, key)) is not None:
+            return found
+    lock = FileLock(path.with_suffix(".lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        return _not_kept(make(), path, error)
+    try:
+        if (found := _read(path, key, tell=False)) is not None:
+            return found  # another process has made it meanwhile
+        vectors = make()
+        try:
+            _write(path, key, vectors, label)
+        except OSError as error:
+            return _not_kept(vectors, path, error)
+        return vectors
+    finally:
+        lock.release()
+
+
+def _not_kept(vectors: Tensor, path: Path, error: OSError) -> Tensor:
+    why = error.strerror or error
+    warnings.warn(f"The start's bank cannot be kept in {path.parent} ({why}).", stacklevel=4)
+    return vectors
+
+
+def _read(path: Path, key: str, *, tell: bool = True) -> Tensor | None:
+    """Return a bank; None where there is none or, with a warning, where it is not right."""
+    from safetensors import safe_open
+
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            told, vectors = file.metadata() or {}, file.get_tensor("vectors")
+        right = told.get("key") == key and told.get("digest") == _digest(vectors.numpy().tobytes())
+    except Exception:  # whatever a damaged file makes its reader say
+        right = False
+    if not right:
+        if tell:
+            warnings.warn(f"{path} is not the bank that its name says; it is made anew.", stacklevel=4)
+        return None
+    with suppress(OSError):  # a folder that cannot be written to
+        os.utime(path)
+    return vectors
+
+
+def _write(path: Path, key: str, vectors: Tensor, label: str) -> None:
+    """Write a bank whole or not at all, and let go of those that were used longest ago."""
+    half = vectors.half().cpu().contiguous()
+    metadata = {"key": key, "digest": _digest(half.numpy().tobytes()), "of": label}
+    part = path.with_suffix(".part")  # this process holds the lock
+    try:
+        write_tensors({"vectors": half}, part, metadata)
+        os.replace(part, path)
+    except Exception as error:  # safetensors has an error of its own for a full disk
+        part.unlink(missing_ok=True)
+        raise error if isinstance(error, OSError) else OSError(str(error)) from error
+    for old in sorted(path.parent.glob("*.safetensors"), key=lambda p: p.stat().st_mtime)[:-KEPT]:
+        old.unlink(missing_ok=True)
+        old.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
