@@ -22,12 +22,19 @@ import torch
 from torch import Tensor
 
 import fusedream_nb as fd
-from fusedream_nb.method.ot import pull_back, push_forward
-from fusedream_nb.method.cutouts import Cutouts
 from fusedream_nb.method.latents import Plain
-from fusedream_nb.method.ot import ITERATIONS, TOLERANCE, marginal_weights, cost_scale, transport_loss
+from fusedream_nb.method.ot import (
+    ITERATIONS,
+    TOLERANCE,
+    cost_scale,
+    marginal_weights,
+    pull_back,
+    push_forward,
+    transport_loss,
+)
 from fusedream_nb.method.patches import PatchScore
 from fusedream_nb.method.run import climb
+from fusedream_nb.method.views import Cutouts
 from fusedream_nb.models import Models
 
 PROMPTS = (

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import fusedream_nb as fd
-from fusedream_nb.method import augment
+from fusedream_nb.method import views
 from fusedream_nb.method.budgets import Budget
 from fusedream_nb.method.fusedream import START_SEED
 from fusedream_nb.method.run import Run
@@ -83,7 +83,7 @@ def best_of(
     M: Callable[[Budget], int], captions: Sequence[str], seeds: Sequence[int], models: Models, sizes: Budget
 ) -> Tensor:
     """Return the best by AugCLIP of so many samples for each caption."""
-    same = augment.draw(1, sizes.start_copies, torch.Generator().manual_seed(START_SEED))
+    same = views.draw(1, sizes.start_copies, torch.Generator().manual_seed(START_SEED))
     pictures = []
     for caption, seed in zip(captions, seeds, strict=True):
         score = fd.AugCLIP(models.clip, caption, sizes.start_copies, fixed=same)

@@ -163,7 +163,7 @@ def _pot() -> Callable[..., dict[str, Any]]:
     """Return POT's batched iteration; importing it takes seconds, less without the backends it may have."""
     for backend in ("JAX", "TENSORFLOW", "CUPY"):
         os.environ.setdefault(f"POT_BACKEND_DISABLE_{backend}", "1")
-    from ot.batch import bregman_log_projection_batch
+    from ot.batch import bregman_log_projection_batch  # type: ignore[import-untyped]
 
     return bregman_log_projection_batch
 

@@ -13,13 +13,21 @@ from torch import Tensor
 
 from fusedream_nb.models.encoders import Clip
 
-from .augment import Rng
-from .cutouts import SMALLEST, Cutouts, Places, cut
 from .ot import (
-    Distance, DistanceName, cost_scale, find_distance, marginal_weights, mean_loss, mean_plan,
-    pull_back, push_forward, stop_mask, transport_loss,
+    Distance,
+    DistanceName,
+    cost_scale,
+    find_distance,
+    marginal_weights,
+    mean_loss,
+    mean_plan,
+    pull_back,
+    push_forward,
+    stop_mask,
+    transport_loss,
 )  # fmt: skip
 from .scores import Score
+from .views import MIN_SIZE, Cutouts, Places, Rng
 
 Prompt = str | Tensor
 Loss = Literal["transport", "mean"]
@@ -72,7 +80,7 @@ class PatchScore(Score):
         _check(loss, epsilon, self.weights, self.stop)
         self.clip, self.loss, self.epsilon, self.distance = clip, loss, epsilon, find_distance(distance)
         self.cutouts = (
-            Cutouts(cutouts, old.get("smallest", SMALLEST)) if isinstance(cutouts, int) else cutouts
+            Cutouts(cutouts, old.get("smallest", MIN_SIZE)) if isinstance(cutouts, int) else cutouts
         )
         self.fixed: Places | None = None
         self.seen: Match | None = None
@@ -110,7 +118,7 @@ class PatchScore(Score):
 
     def match(self, image: Tensor, places: Places) -> Match:
         """Match the patches of pictures [n, 3, h, w], in given places, with the prompts."""
-        patches = cut(image, places, self.clip.size)
+        patches = places.read(image, self.clip.size)
         u = self.clip.encode_image(patches).unflatten(0, (len(image), -1))
         costs = self.distance(u, self.vectors)
         near = stop_mask(costs, self.weights, self.stop)

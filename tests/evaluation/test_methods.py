@@ -65,7 +65,7 @@ def test_all_methods_draw_as_much(models, monkeypatch, method):
 
 
 def test_random_is_one_sample_and_the_best_of_many_is_no_worse(models):
-    from fusedream_nb.method import augment
+    from fusedream_nb.method import views
     from fusedream_nb.method.fusedream import START_SEED
     from fusedream_nb.method.scores import AugCLIP
 
@@ -73,7 +73,7 @@ def test_random_is_one_sample_and_the_best_of_many_is_no_worse(models):
     rng = torch.Generator().manual_seed(caption_seed(TEXTS[0], 0))
     sample = models.generator.decode(models.generator.sample(1, rng)).detach()
     assert (pictures["random"] - sample).abs().max() < 1e-5
-    same = augment.draw(1, 1, torch.Generator().manual_seed(START_SEED))
+    same = views.draw(1, 1, torch.Generator().manual_seed(START_SEED))
     score = AugCLIP(models.clip, TEXTS[0], 1, fixed=same)
     assert score(pictures["best-of-M"], rng) > score(pictures["random"], rng)
 

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fusedream_nb.method.ot import (
+    cost_scale,
+    marginal_weights,
     mean_loss,
     mean_plan,
-    stop_mask,
-    marginal_weights,
-    cost_scale,
-    transport_loss,
     sinkhorn,
+    stop_mask,
+    transport_loss,
 )
 
 TIGHT = {"tolerance": 1e-11, "iterations": 10_000}
@@ -90,7 +90,9 @@ def test_a_large_epsilon_gives_the_mean_loss(n: int, m: int) -> None:
 def test_a_small_epsilon_gives_the_exact_assignment(n: int, m: int) -> None:
     costs, b = some_costs(n, m), torch.full((m,), 1 / m).double()
     exact = torch.from_numpy(ot.emd(torch.full((n,), 1 / n).double().numpy(), b.numpy(), costs.numpy()))
-    loss, (plan, *_) = transport_loss(costs, 2e-3 * float(cost_scale(costs)), b, tolerance=1e-4, iterations=40_000)
+    loss, (plan, *_) = transport_loss(
+        costs, 2e-3 * float(cost_scale(costs)), b, tolerance=1e-4, iterations=40_000
+    )
     torch.testing.assert_close(loss, (exact * costs).sum(), atol=1e-4, rtol=0)
     assert (plan - exact).abs().sum() < 0.02
     assert loss < mean_loss(costs, b) - 0.1 * costs.std()
@@ -180,7 +182,11 @@ def test_stop_leaves_alone_what_is_near_or_far_enough() -> None:
 
 @pytest.mark.parametrize(
     ("weights", "sentence"),
-    [([1, 2], "3 prompts require 3 weights, not 2"), ([1, 0, 1], "other than 0"), ([1, math.nan, 1], "finite")],
+    [
+        ([1, 2], "3 prompts require 3 weights, not 2"),
+        ([1, 0, 1], "other than 0"),
+        ([1, math.nan, 1], "finite"),
+    ],
 )
 def test_wrong_weights_are_refused(weights: list[float], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):

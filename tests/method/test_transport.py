@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fusedream_nb.method.ot import find_distance, geodesic
 from fusedream_nb.method.latents import OverParameterised
-from fusedream_nb.method.ot import cost_scale
+from fusedream_nb.method.ot import cost_scale, find_distance, geodesic
 from fusedream_nb.method.patches import PatchScore, encode_prompts
 from fusedream_nb.method.transport import TransportStep, transport
 from fusedream_nb.models import Models
@@ -163,8 +162,8 @@ def test_more_samples_start_nearer(models: Models) -> None:
         ({"prompts": ["a dog", " "]}, "The prompt is empty"),
         ({"prompts": [torch.zeros(64, 64)]}, "has the shape \\[3, h, w\\], not \\[64, 64\\]"),
         ({"prompts": [torch.full((3, 8, 8), 7.0)]}, "lies in \\[-1, 1\\]"),
-        ({"patches": 0}, "patches must be at least 1"),
-        ({"smallest": 2.0}, "smallest patch"),
+        ({"patches": 0}, "cutouts must be at least 1"),
+        ({"smallest": 2.0}, "min_size of cutouts"),
         ({"epsilon": 0.0}, "ε must be a finite number above 0, not 0.0"),
         ({"epsilon": math.inf}, "ε must be a finite number above 0, not inf"),
         ({"loss": "median"}, "No loss is called 'median'; known are transport, mean"),
