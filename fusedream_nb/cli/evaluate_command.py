@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import fusedream_nb as fd
 from fusedream_nb.cli.generate_command import Device, Json, Model, Size
 from fusedream_nb.cli.terminal import Bar, Stopped, say, table
 from fusedream_nb.records import png
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 NEEDS = {"pyarrow": "evaluate", "torch_fidelity": "evaluate"}
 ENCODERS = {"judge": "judge", "clip": "climbed", "damsm": "DAMSM"}  # as the table calls them
+FIGURE = "fd-table-1"  # whose sizes are taken
 LEAST = 500  # real pictures to compare with, where there are fewer captions
 EXAMPLES = (
     "Examples:\n\nfusedream-nb evaluate --limit 300 --out table-1\n\n"
@@ -72,10 +74,9 @@ def evaluate(
         if find_spec(module) is None:
             raise ValueError(f'{module} is missing; python -m pip install "fusedream_nb[{extra}]" brings it.')
     plan = _plan(captions, methods, limit, model, budget, device, bool(ray))
-    from fusedream_nb.evaluation.damsm import Damsm
     from fusedream_nb.evaluation.folder import Folder
     from fusedream_nb.evaluation.metrics import FEW
-    from fusedream_nb.evaluation.networks import network_of, reference_of
+    from fusedream_nb.evaluation.networks import Damsm, network_of, reference_of
     from fusedream_nb.evaluation.ray import on_ray
     from fusedream_nb.evaluation.table import here, run, summarise
     from fusedream_nb.models import load
@@ -84,9 +85,9 @@ def evaluate(
     folder = Folder(out)
     if "://" not in out:
         png.check_folder(Path(out))
-    threads = folder.settings().get("threads", plan.threads)
-    plan = replace(plan, threads=threads)  # a run that goes on computes as it began
     models = load(plan.model, device=plan.device)
+    threads = folder.settings().get("threads", plan.threads)  # a run that goes on computes as it began
+    plan = replace(plan, threads=threads, sizes=fd.budget(budget, models, figure=FIGURE))
     network = features = None
     if models.world or reference is not None:
         network = network_of(models, inception)
@@ -124,7 +125,7 @@ def _plan(
     import torch
 
     from fusedream_nb.evaluation.captions import captions as read
-    from fusedream_nb.evaluation.methods import chosen, sizes_of
+    from fusedream_nb.evaluation.methods import chosen
     from fusedream_nb.evaluation.table import Plan
     from fusedream_nb.models import resolve_device
 
@@ -137,7 +138,7 @@ def _plan(
     names = chosen([name.strip() for name in methods.split(",")] if methods else None, texts, model)
     where = resolve_device(device)
     threads = 1 if on_ray or where.type != "cpu" else torch.get_num_threads()
-    return Plan(texts, names, sizes_of(budget), model, str(where), threads)
+    return Plan(texts, names, fd.budget(budget, figure=FIGURE), model, str(where), threads)
 
 
 def _draw(states: Iterator[tuple[int, int]]) -> None:

@@ -2,8 +2,9 @@
 
 Work is what the generator does: M samples for a start, and three for a step, which goes backwards too. All
 methods but the random sample get M + 3 · steps of the budget (a composition has one step at least). A
-caption has randomness of its own, and the batched methods always run as many at once: a picture is the
-same, to the bit, whatever stands beside it.
+caption has randomness of its own, but from M = 1,000 on the samples of a start are one set for all captions,
+kept as a bank. Batched methods always run as many at once: a picture is the same, to the bit, whatever
+stands beside it.
 """
 
 from __future__ import annotations
@@ -18,9 +19,8 @@ import torch
 from torch import Tensor
 
 import fusedream_nb as fd
-from fusedream_nb.method import views
+from fusedream_nb.method import bank
 from fusedream_nb.method.budgets import Budget
-from fusedream_nb.method.fusedream import START_SEED
 from fusedream_nb.method.run import Run
 from fusedream_nb.models import Models
 
@@ -31,7 +31,7 @@ PLACES = (  # of a composition: a quarter of the steps all, the rest the best
     fd.Placement.at(0.5, y="top"),
     fd.Placement.at(0.5, y="bottom"),
 )
-Method = Callable[[Sequence[str], Sequence[int], Models, Budget], Tensor]
+Method = Callable[[Sequence[str], int, Models, Budget], Tensor]  # of captions and a run's seed
 
 
 def sizes_of(name: str | None = None) -> Budget:
@@ -50,8 +50,7 @@ def draw(method: str, captions: Sequence[str], models: Models, sizes: Budget, se
     Raises ValueError as :func:`chosen` and the method do.
     """
     chosen([method], captions, models.name)
-    seeds = [caption_seed(caption, seed) for caption in captions]
-    return METHODS[method](captions, seeds, models, sizes).detach()
+    return METHODS[method](captions, seed, models, sizes).detach()
 
 
 def chosen(names: Sequence[str] | None, captions: Sequence[str], model: str) -> tuple[str, ...]:
@@ -78,44 +77,59 @@ def work(sizes: Budget) -> int:
     return sizes.M + 3 * sizes.steps
 
 
+def seeds_of(captions: Sequence[str], seed: int, M: int = 0) -> list[int]:
+    """Return a seed per caption: its own, or the run's where M samples of a start are kept as a bank."""
+    return [seed if M >= bank.WORTH else caption_seed(caption, seed) for caption in captions]
+
+
 @torch.no_grad()
 def best_of(
-    M: Callable[[Budget], int], captions: Sequence[str], seeds: Sequence[int], models: Models, sizes: Budget
+    M: Callable[[Budget], int], captions: Sequence[str], seed: int, models: Models, sizes: Budget
 ) -> Tensor:
     """Return the best by AugCLIP of so many samples for each caption."""
-    same = views.draw(1, sizes.start_copies, torch.Generator().manual_seed(START_SEED))
+    views, n = bank.start_views(sizes.start_copies), M(sizes)
     pictures = []
-    for caption, seed in zip(captions, seeds, strict=True):
-        score = fd.AugCLIP(models.clip, caption, sizes.start_copies, fixed=same)
-        best, _ = fd.top_k(models.generator, score, M(sizes), 1, torch.Generator().manual_seed(seed))
-        pictures.append(models.generator.decode(best))
+    for caption, number in zip(captions, seeds_of(captions, seed, n), strict=True):
+        score = fd.AugCLIP(models.clip, caption, sizes.start_copies, fixed=views)
+        best, _ = fd.top_k(models.generator, score.table, n, 1, torch.Generator().manual_seed(number))
+        pictures.append(models.generator.decode(best.map(lambda t: t[0])))
     return torch.cat(pictures)
 
 
 def climb(
     method: Callable[..., Run[Any]],
     captions: Sequence[str],
-    seeds: Sequence[int],
+    seed: int,
     models: Models,
     sizes: Budget,
     *,
+    ranked: bool = True,
     price: Callable[[Budget], Budget] = lambda sizes: sizes,
 ) -> Tensor:
     """Run a method on batches of AT_ONCE captions, the last one filled up with its last caption.
 
-    ``price`` gives the sizes at which the method costs the generator as much as the others.
+    Args:
+        method: what returns its run.
+        captions: what the pictures show.
+        seed: the run's.
+        models: what is climbed.
+        sizes: what all methods may spend.
+        ranked: whether the method's start is the best of M samples.
+        price: gives the sizes at which the method costs the generator as much as the others.
+
     """
-    pictures = []
+    own, pictures = price(sizes), []
+    seeds = seeds_of(captions, seed, own.M if ranked else 0)
     for first in range(0, len(captions), AT_ONCE):
         rows = [min(i, len(captions) - 1) for i in range(first, first + AT_ONCE)]
         texts, numbers = [captions[i] for i in rows], [seeds[i] for i in rows]
-        for step in method(texts, models, seed=numbers, budget=price(sizes)):
+        for step in method(texts, models, seed=numbers, budget=own):
             last = step
         pictures.append(last.pictures())
     return torch.cat(pictures)[: len(captions)]
 
 
-def real(captions: Sequence[str], seeds: Sequence[int], models: Models, sizes: Budget) -> Tensor:
+def real(captions: Sequence[str], seed: int, models: Models, sizes: Budget) -> Tensor:
     """Render the scenes that captions of the sticker test set describe."""
     from fusedream_nb.evaluation.captions import sticker_scenes
     from fusedream_nb.models.stickers.world import render
@@ -148,8 +162,8 @@ METHODS: dict[str, Method] = {
     "real": real,
     "random": partial(best_of, lambda sizes: 1),
     "best-of-M": partial(best_of, work),
-    "naive-adam": partial(climb, fd.naive_adam),
-    "big-sleep": partial(climb, fd.big_sleep),
+    "naive-adam": partial(climb, fd.naive_adam, ranked=False),
+    "big-sleep": partial(climb, fd.big_sleep, ranked=False),
     "fusedream-5": partial(climb, fd.fusedream, price=lambda sizes: replace(sizes, k=5)),
     "fusedream-10": partial(climb, fd.fusedream, price=lambda sizes: replace(sizes, k=10)),
     "composition": partial(

@@ -22,7 +22,7 @@ from fusedream_nb.evaluation.metrics import Estimate
 from fusedream_nb.evaluation.networks import CHUNK, Judge, Network
 
 if TYPE_CHECKING:
-    from fusedream_nb.evaluation.damsm import Damsm
+    from fusedream_nb.evaluation.networks import Damsm
     from fusedream_nb.method.budgets import Budget
     from fusedream_nb.models import Models
 

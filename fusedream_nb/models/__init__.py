@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .perceptual import Perceptual
 
 IMAGENET = 1000  # classes
+KINDS = (".ckpt", ".pt", ".pth", ".safetensors", ".bin")  # of files that hold a generator
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -158,6 +159,8 @@ def _generator(
     from .biggan_files import is_biggan
     from .vqgan import VQGAN, is_vqgan
 
+    if path.is_file() and path.suffix not in KINDS:
+        raise ValueError(f"{path} is no generator; a file of one ends in {', '.join(KINDS)}.")
     if is_vqgan(path):
         return VQGAN.from_folder(path, canvas=canvas).to(device, dtype)
     if canvas is not None:

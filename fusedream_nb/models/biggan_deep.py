@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .compute import compute
-from .files import load_strictly, read_config, read_tensors
+from .files import described_by, load_strictly, read_config, read_tensors
 from .generators import ClassConditional, Latent
 
 
@@ -86,9 +86,11 @@ class BigGANDeep(ClassConditional):
         from pytorch_pretrained_biggan.config import BigGANConfig
         from pytorch_pretrained_biggan.model import BigGAN
 
-        config = read_config((path if path.is_dir() else path.parent) / "config.json")
+        file = (path if path.is_dir() else path.parent) / "config.json"
+        config = read_config(file)
         names = config.pop("class_names", ())
-        model = BigGAN(BigGANConfig.from_dict(config))
+        with described_by(file, "a BigGAN-deep"):
+            model = BigGAN(BigGANConfig.from_dict(config))
         load_strictly(model, read_tensors(path, ("model.safetensors", "pytorch_model.bin")), path)
         return cls(model, truncation=truncation, class_names=names)
 

@@ -26,14 +26,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from .biggan import SHAPES, Network, Shape
-from .files import Tensors, compare, read_config, read_file, read_tensors, write_tensors
+from .files import Tensors, compare, described_by, read_config, read_file, read_tensors, write_tensors
 
 EPS = 1e-4  # of the batch norms
 STEP = 0.02  # between the truncations that ivclab's statistics are for: 0.02, 0.04, … 1
@@ -107,12 +107,10 @@ def read(path: Path) -> tuple[Shape, Tensors, tuple[str, ...]]:
     if (path / "config.json").exists():
         values = read_config(path / "config.json")
         names = tuple(values.pop("class_names", ()))
-        try:
+        with described_by(path / "config.json", "a BigGAN"):
             del values["_class_name"]
             shape = Shape(**values | {"widths": tuple(values["widths"])})
-        except (KeyError, TypeError) as error:
-            sizes = ", ".join(field.name for field in fields(Shape))
-            raise ValueError(f"{path / 'config.json'} should give a BigGAN's {sizes}: {error}.") from error
+            _expected(shape, {})
         tensors = read_tensors(path, ("model.safetensors",))
     else:
         found = _files(path)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .clip_network import CLIPNetwork, is_plain, load_network
 from .compute import compute
-from .files import load_strictly, read_config, read_tensors
+from .files import Tensors, described_by, load_strictly, read_config, read_tensors
 
 AT_ONCE = 48  # pictures that are climbed at a time on a CPU: more take more memory and more time
 CONFIG = "open_clip_config.json"
@@ -66,14 +66,13 @@ class Clip:
         file = (path if path.is_dir() else path.parent) / CONFIG
         config = read_config(file)
         tensors = read_tensors(path, WEIGHTS)
-        try:
+        with described_by(file, "a CLIP of open_clip"):
             settings = dict(config["model_cfg"])
-            model = load_network(settings, tensors, path) if is_plain(settings) else None
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{file} should describe a CLIP as open_clip does: {error!r}.") from error
-        model = model or _open_clip(settings, tensors, path)
+            text = settings["text_cfg"]
+            load = load_network if is_plain(settings) else _open_clip
+            model = load(settings, tensors, path)
         scale = {k: v for k, v in config.get("preprocess_cfg", {}).items() if k in ("mean", "std")}
-        return cls(model, _tokenizer(config.get("tokenizer"), settings["text_cfg"]), name=name, **scale)
+        return cls(model, _tokenizer(config.get("tokenizer"), text), name=name, **scale)
 
     def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Self:
         """Move the encoder to a device, and choose what its image tower computes in."""
@@ -135,7 +134,7 @@ class Clip:
         return F.normalize(features, dim=-1)
 
 
-def _open_clip(settings: dict[str, Any], tensors: dict[str, Tensor], source: Path) -> Any:  # noqa: ANN401
+def _open_clip(settings: dict[str, Any], tensors: Tensors, source: Path) -> Any:  # noqa: ANN401
     """Return one of open_clip's own networks, such as those with timm's image towers."""
     import open_clip
 

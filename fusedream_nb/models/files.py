@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ from torch import Tensor, nn
 
 Tensors = dict[str, Tensor]
 _LIGHTNING = {"__module__": "pytorch_lightning.callbacks.model_checkpoint"}
+
+
+class WrongWeights(ValueError):
+    """The tensors of a file are not those of the model that its configuration describes."""
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -23,11 +28,22 @@ def read_config(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path.parent} has no {path.name}; put it there, beside the weights.")
     try:
         value = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON ({error}); {_AGAIN}") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path} should hold one JSON object, not a {type(value).__name__}; {_AGAIN}")
     return value
+
+
+@contextmanager
+def described_by(path: Path, what: str) -> Iterator[None]:
+    """Raise ValueError, naming a configuration and what it should describe, for what it makes go wrong."""
+    try:
+        yield
+    except (WrongWeights, OSError, ImportError, MemoryError):
+        raise
+    except Exception as error:  # a wrong number may make a network's own code say anything
+        raise ValueError(f"{path} does not describe {what}: {error!r}; {_AGAIN}") from error
 
 
 _AGAIN = "replace it by the file as it was published (`fusedream-nb models` lists sources)."
@@ -54,7 +70,7 @@ def read_file(path: Path) -> Tensors:
     """
     try:
         loaded = load_tensors(path)
-    except OSError:
+    except (FileNotFoundError, PermissionError, MemoryError):
         raise
     except Exception as error:  # a damaged file makes the readers say anything at all
         raise ValueError(
@@ -105,7 +121,7 @@ def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], source: Path)
 
 
 def compare(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor], source: Path) -> None:
-    """Raise ValueError naming the tensors that are missing, surplus or of another shape than expected."""
+    """Raise WrongWeights naming the tensors that are missing, surplus or of another shape than expected."""
     both = expected.keys() & tensors.keys()
     found = {
         "missing": sorted(expected.keys() - both),
@@ -114,7 +130,7 @@ def compare(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tenso
     }
     lists = "; ".join(f"{what}: {_some(keys)}" for what, keys in found.items() if keys)
     if lists:
-        raise ValueError(f"The weights in {source} are not those of this model ({lists}).")
+        raise WrongWeights(f"The weights in {source} are not those of this model ({lists}).")
 
 
 def _some(keys: Sequence[str]) -> str:

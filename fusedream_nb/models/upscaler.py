@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .files import load_strictly, read_config, read_tensors
+from .files import described_by, load_strictly, read_config, read_tensors
 from .weights import entry
 
 if TYPE_CHECKING:
@@ -102,7 +102,8 @@ class RealESRGAN:
 
         Raises ImportError saying what to install, and ValueError for a network of another factor.
         """
-        network = _spandrel().ModelLoader(device=device).load_from_file(path)
+        with described_by(path, "a network that spandrel knows"):
+            network = _spandrel().ModelLoader(device=device).load_from_file(path)
         if network.scale != FACTOR:
             raise ValueError(
                 f"{path} enlarges {network.scale} times; wanted is a network for {FACTOR} times."

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .compute import compute
 from .convolutions import FoldedDoublingConv
-from .files import load_strictly, read_config, read_tensors
+from .files import described_by, load_strictly, read_config, read_tensors
 from .generators import Latent
 
 CELLS = 16  # a side of the grid that both papers' VQGANs, and ours, were trained at
@@ -80,7 +80,9 @@ class VQGAN:
             return cls(fold(load_taming(folder)), canvas=canvas)
         from diffusers import VQModel
 
-        model = VQModel.from_config(read_config(folder / "config.json"))
+        file = folder / "config.json"
+        with described_by(file, "a VQModel of diffusers"):
+            model = VQModel.from_config(read_config(file))
         load_strictly(model, read_tensors(folder, WEIGHTS), folder)
         return cls(fold(model), canvas=canvas)
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torchvision.models import inception_v3
 
 from fusedream_nb.evaluation.captions import sticker_scenes
-from fusedream_nb.evaluation.damsm import Damsm
 from fusedream_nb.evaluation.folder import Folder
 from fusedream_nb.evaluation.methods import sizes_of
+from fusedream_nb.evaluation.networks import Damsm
 from fusedream_nb.evaluation.table import Plan, here, run, summarise
 
 WORDS = ["<end>", "a", "photo", "of", "dog", "cat", "red", "blue", "on", "the", "beach", "cafe"]

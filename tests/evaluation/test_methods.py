@@ -17,9 +17,11 @@ from fusedream_nb.evaluation.methods import (
     chosen,
     composition_steps,
     draw,
+    seeds_of,
     sizes_of,
     work,
 )
+from fusedream_nb.method import bank
 from fusedream_nb.method.budgets import BUDGETS, Budget
 from fusedream_nb.models.stickers.world import render
 
@@ -64,17 +66,31 @@ def test_all_methods_draw_as_much(models, monkeypatch, method):
     assert work(sizes) <= drawn[0] / (1 if one else 4) <= work(sizes) * 1.25
 
 
+def test_from_a_thousand_samples_on_all_captions_start_from_one_bank(models, monkeypatch, tmp_path):
+    monkeypatch.setenv("FUSEDREAM_CACHE", str(tmp_path))
+    monkeypatch.setattr(bank, "WORTH", 12)
+    sizes, climbed = replace(TINY, M=12, steps=0), []
+    for method in ("best-of-M", "fusedream-5", "naive-adam"):
+        climbed.append(draw(method, TEXTS[:2], models, sizes))
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 1
+    assert seeds_of(TEXTS, 3, bank.WORTH) == [3] * len(TEXTS)
+    assert (
+        seeds_of(TEXTS, 3, bank.WORTH - 1) == seeds_of(TEXTS, 3) == [caption_seed(text, 3) for text in TEXTS]
+    )
+    assert not any(torch.equal(*images) for images in climbed)  # each caption has a picture of its own
+    again = draw("best-of-M", [*TEXTS[3:], TEXTS[0]], models, sizes)
+    assert torch.equal(again[-1], climbed[0][0])
+
+
 def test_random_is_one_sample_and_the_best_of_many_is_no_worse(models):
-    from fusedream_nb.method import views
-    from fusedream_nb.method.fusedream import START_SEED
+    from fusedream_nb.method.bank import start_views
     from fusedream_nb.method.scores import AugCLIP
 
     pictures = {method: draw(method, TEXTS[:1], models, TINY) for method in ("random", "best-of-M")}
     rng = torch.Generator().manual_seed(caption_seed(TEXTS[0], 0))
     sample = models.generator.decode(models.generator.sample(1, rng)).detach()
     assert (pictures["random"] - sample).abs().max() < 1e-5
-    same = views.draw(1, 1, torch.Generator().manual_seed(START_SEED))
-    score = AugCLIP(models.clip, TEXTS[0], 1, fixed=same)
+    score = AugCLIP(models.clip, TEXTS[0], 1, fixed=start_views(1))
     assert score(pictures["best-of-M"], rng) > score(pictures["random"], rng)
 
 

@@ -162,12 +162,14 @@ def test_bfloat16_turns_vectors_by_less_than_a_hundredth_and_leaves_them_in_floa
     assert nn.functional.cosine_similarity(*(slope.flatten(1) for slope in slopes)).min() > 0.99
 
 
-def test_stickers_are_loaded_without_the_libraries_that_real_models_need() -> None:
-    """Drawing with the embedded world imports no open_clip, torchvision, lpips or diffusers."""
-    script = (
-        "import sys, fusedream_nb as fd; m = fd.load('stickers', device='cpu'); m.clip.encode_text('a dog');"
-        "print(*sorted({'open_clip', 'torchvision', 'lpips', 'diffusers', 'timm', 'torch._dynamo'}"
-        " & set(sys.modules)))"
-    )
+def test_stickers_are_climbed_without_the_libraries_that_real_models_need() -> None:
+    """FuseDream in the embedded world imports no open_clip, torchvision, lpips, diffusers, nor a compiler."""
+    script = """
+import sys, fusedream_nb as fd
+models = fd.load("stickers", device="cpu")
+sizes = dict(M=3, k=2, steps=2, copies=2, start_copies=1, judged_copies=1)
+assert [step.index for step in fd.fusedream("a dog", models, **sizes)] == [0, 1, 2]
+print(*sorted({"open_clip", "torchvision", "lpips", "diffusers", "timm", "torch._dynamo"} & set(sys.modules)))
+"""
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
