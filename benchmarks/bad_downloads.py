@@ -37,6 +37,7 @@ fetch(eval(sys.argv[1]), timeout=60, pause=0)
 
 def server_module():  # noqa: ANN201  a module
     """Return the module of the tests' server."""
+    sys.path.insert(0, str(TESTS.parent))  # for the stand-ins, which it imports
     spec = importlib.util.spec_from_file_location("mirror", TESTS / "conftest.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules["mirror"] = module

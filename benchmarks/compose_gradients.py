@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import fusedream_nb as fd
-from fusedream_nb.method import augment
+from fusedream_nb.method import views
 from fusedream_nb.method.compose import fused
 from fusedream_nb.method.latents import OverParameterised
 from fusedream_nb.method.placement import PLACEMENTS
@@ -30,7 +30,7 @@ class Scene:
         self.models, self.n = models, n
         self.rng = torch.Generator().manual_seed(0)
         self.placements = PLACEMENTS[:n]
-        fixed = augment.draw(1, copies, self.rng)  # or the three ways would not agree
+        fixed = views.draw(1, copies, self.rng)  # or the three ways would not agree
         self.score = fd.AugCLIP(models.clip, "an elephant on top of a house", copies, fixed=fixed)
         basis = models.generator.sample(2 * n * k, self.rng).map(lambda t: t.view(2 * n, k, -1))
         self.start = OverParameterised.start(basis)  # the foregrounds, then the backgrounds

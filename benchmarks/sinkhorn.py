@@ -1,10 +1,11 @@
-"""What share of a step does transport take, and what would POT take?
+"""What share of a step does transport take?
 
     python benchmarks/sinkhorn.py --device cpu --prompts 2 --patches 64
 
 Times the parts of a step on the sticker models, or on any that ``fd.load`` knows: the whole step, the
 Sinkhorn iteration, the tangents. Then the ways to get the plan, on the costs of fresh patches of a picture
-that is being climbed: this package's, the same from the last step's potentials, and POT's.
+that is being climbed: POT's batched iteration, as this package uses it; the same iteration in plain torch,
+from the last step's potentials; and POT's other solver, one picture at a time.
 """
 
 from __future__ import annotations
@@ -21,11 +22,19 @@ import torch
 from torch import Tensor
 
 import fusedream_nb as fd
-from fusedream_nb.method.costs import pull_back, push_forward
 from fusedream_nb.method.latents import Plain
-from fusedream_nb.method.matching import ITERATIONS, TOLERANCE, shares, spread, transport_loss
+from fusedream_nb.method.ot import (
+    ITERATIONS,
+    TOLERANCE,
+    cost_scale,
+    marginal_weights,
+    pull_back,
+    push_forward,
+    transport_loss,
+)
 from fusedream_nb.method.patches import PatchScore
 from fusedream_nb.method.run import climb
+from fusedream_nb.method.views import Cutouts
 from fusedream_nb.models import Models
 
 PROMPTS = (
@@ -72,13 +81,13 @@ def seen_costs(models: Models, score: PatchScore, steps: int) -> list[Tensor]:
 
 def solvers(costs: Tensor, last: Tensor, epsilon: float, b: Tensor) -> dict[str, Callable[[], object]]:
     """Return the ways to get the plan of costs [n, m], by name."""
-    reg = float(epsilon * spread(costs))
+    reg = float(epsilon * cost_scale(costs))
     like, plain = b.to(costs), costs.double().cpu().numpy()
-    potential, _ = warm(last, epsilon * spread(last), b, torch.zeros_like(like))
+    potential, _ = warm(last, epsilon * cost_scale(last), b, torch.zeros_like(like))
     options = {"reg": reg, "tol": 1e-6}
     return {
-        "ours": lambda: transport_loss(costs, epsilon * spread(costs), b),
-        "ours_warm": lambda: warm(costs, epsilon * spread(costs), b, potential),
+        "ours": lambda: transport_loss(costs, epsilon * cost_scale(costs), b),
+        "ours_warm": lambda: warm(costs, epsilon * cost_scale(costs), b, potential),
         "pot_torch": lambda: ot.solve(costs, b=like, grad="envelope", **options),
         "pot_numpy": lambda: ot.solve(plain, b=b.numpy(), **options),
     }
@@ -93,9 +102,9 @@ def step_parts(models: Models, score: PatchScore, times: int) -> dict[str, float
     def step() -> None:
         score(models.generator.decode(leaf), rng).sum().backward()
 
-    u = torch.nn.functional.normalize(torch.randn(1, score.patches, models.clip.dim), dim=-1).to(leaf.z)
+    u = torch.nn.functional.normalize(torch.randn(1, score.cutouts.count, models.clip.dim), dim=-1).to(leaf.z)
     costs = score.distance(u, score.vectors)
-    plan = transport_loss(costs, score.epsilon * spread(costs), score.shares)[1]
+    plan = transport_loss(costs, score.epsilon * cost_scale(costs), score.weights)[1].plan
 
     def tangents() -> None:
         push_forward(score.distance, u, score.vectors, pull_back(score.distance, u, score.vectors, plan))
@@ -120,13 +129,13 @@ def main() -> None:
     warnings.simplefilter("ignore")
     models, prompts = fd.load(given.model, device=given.device), PROMPTS[: given.prompts]
     kind = {"epsilon": given.epsilon, "distance": given.distance}
-    score = PatchScore(models.clip, prompts, given.patches, **kind)
+    score = PatchScore(models.clip, prompts, Cutouts(given.patches), **kind)
     parts = step_parts(models, score, given.times)
     result: dict[str, object] = {**vars(given), "device": str(models.device), **parts}
-    costs, b = seen_costs(models, score, 3), shares(None, len(prompts))
+    costs, b = seen_costs(models, score, 3), marginal_weights(None, len(prompts))
     ways = solvers(costs[-1], costs[-2], given.epsilon, b)
     times = {name: milliseconds(way, models.device) for name, way in ways.items()}
-    scale, zero = [given.epsilon * spread(c) for c in costs[-2:]], torch.zeros_like(b.to(costs[0]))
+    scale, zero = [given.epsilon * cost_scale(c) for c in costs[-2:]], torch.zeros_like(b.to(costs[0]))
     before, _ = warm(costs[-2], scale[0], b, zero)
     result["iterations"] = {
         "cold": warm(costs[-1], scale[1], b, zero)[1],

@@ -76,7 +76,7 @@ def _layout(models: Models) -> None:
 
 @contextmanager
 def _resolution() -> Iterator[None]:
-    small = scores.augment.augment
+    small = scores.views.augment
 
     def large(image: Tensor, numbers: scores.Draw, size: int) -> Tensor:
         return F.interpolate(small(image, numbers), (size, size), mode="bilinear")

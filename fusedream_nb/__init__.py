@@ -15,7 +15,7 @@ _WHERE = {  # loaded when first asked for: the import itself takes no torch
     "transport": "fusedream_nb.method.transport",
     "Placement": "fusedream_nb.method.placement",
     "Placements": "fusedream_nb.method.placement",
-    "Cutouts": "fusedream_nb.method.cutouts",
+    "Cutouts": "fusedream_nb.method.views",
     "run_from": "fusedream_nb.method",
     "fgsm": "fusedream_nb.method.attack",
     "pgd": "fusedream_nb.method.attack",
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from fusedream_nb.method.baselines import big_sleep, naive_adam
     from fusedream_nb.method.budgets import budget
     from fusedream_nb.method.compose import compose
-    from fusedream_nb.method.cutouts import Cutouts
     from fusedream_nb.method.fusedream import fusedream
     from fusedream_nb.method.latents import OverParameterised, Plain, top_k
     from fusedream_nb.method.placement import Placement, Placements
@@ -52,6 +51,7 @@ if TYPE_CHECKING:
     from fusedream_nb.method.scores import AugCLIP, CLIPScore
     from fusedream_nb.method.search import basin_cma
     from fusedream_nb.method.transport import transport
+    from fusedream_nb.method.views import Cutouts
     from fusedream_nb.models import load
     from fusedream_nb.notebook.claims import claim
     from fusedream_nb.notebook.live import live

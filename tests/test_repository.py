@@ -100,7 +100,7 @@ def test_everything_that_is_imported_is_a_dependency():
     extras = project["optional-dependencies"]
     wanted = project["dependencies"] + [row for name in extras for row in extras[name] if name != "test"]
     named = {re.split(r"[^\w.-]", row)[0].lower().replace("_", "-") for row in wanted}
-    other = {"pil": "pillow", "open-clip": "open-clip-torch"}
+    other = {"pil": "pillow", "open-clip": "open-clip-torch", "ot": "pot"}
     imported = set()
     for file in (ROOT / "fusedream_nb").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):

@@ -96,14 +96,14 @@ def here(blocks: list[Block], plan: Plan, folder: Folder, models: Models) -> Ite
 
 def make(block: Block, plan: Plan, folder: Folder, models: Models) -> int:
     """Draw and measure a block, write its pictures and then its records; return how many these are."""
-    from fusedream_nb.method import augment
+    from fusedream_nb.method import views
     from fusedream_nb.method.scores import AugCLIP
     from fusedream_nb.records import png
     from fusedream_nb.records.record import slug
 
     torch.set_num_threads(plan.threads)  # sums depend on it
     rng, rows, began = torch.Generator().manual_seed(COPIES_SEED), [], time.monotonic()
-    fixed = augment.draw(1, COPIES, rng)
+    fixed = views.draw(1, COPIES, rng)
     with warnings.catch_warnings(action="ignore"):  # of unknown words, one per caption
         images = methods.draw(block.method, block.captions, models, plan.sizes, plan.seed)
         row: dict[str, Any] = {"method": block.method, "seed": plan.seed}

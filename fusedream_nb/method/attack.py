@@ -10,9 +10,9 @@ from torch import Tensor
 
 from fusedream_nb.models.generators import Latent
 
-from .augment import Rng
 from .run import Step
 from .scores import Score
+from .views import Rng
 
 EPSILON = 2 * 8 / 255  # 8 of 255 levels; the pictures' range is [-1, 1], two wide
 OVERSHOOT = 2.5  # how often the steps could cross the ball (Madry et al., 2017: 2.5 ε / steps)

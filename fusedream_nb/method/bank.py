@@ -30,9 +30,9 @@ from fusedream_nb.models.fingerprint import fingerprint
 from fusedream_nb.models.generators import Generator, Latent
 from fusedream_nb.models.weights import STICKERS, cache
 
-from . import augment
-from .augment import Draw
+from . import views
 from .scores import AugCLIP, mean_vectors
+from .views import Draw
 
 if TYPE_CHECKING:
     from fusedream_nb.models import Models
@@ -119,9 +119,9 @@ def image_vectors(
     return torch.cat(parts)
 
 
-def start_views(copies: int, policy: Collection[str] = augment.ALL) -> Draw:
+def start_views(copies: int, policy: Collection[str] = views.ALL) -> Draw:
     """Return the fixed views by which every start is ranked."""
-    return augment.draw(1, copies, torch.Generator().manual_seed(START_SEED), policy)
+    return views.draw(1, copies, torch.Generator().manual_seed(START_SEED), policy)
 
 
 def build(

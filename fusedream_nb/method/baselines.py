@@ -18,12 +18,12 @@ from fusedream_nb.models import Models
 from fusedream_nb.models.encoders import Clip
 from fusedream_nb.models.generators import ClassConditional, Generator, Latent
 
-from .augment import Rng
 from .budgets import Budget
 from .fusedream import JUDGE_SEED
 from .latents import Parameterisation, Plain
 from .run import Run, RunConfig, State, Step, configure, encoded
 from .scores import CLIPScore, Score
+from .views import Rng
 
 BIG_SLEEP_LR = 0.07
 SPREAD = 0.3  # of the class logits at the start

@@ -15,7 +15,6 @@ from fusedream_nb.models import Models
 from fusedream_nb.models.generators import Generator, Latent
 from fusedream_nb.models.perceptual import Perceptual
 
-from .augment import Rng
 from .barrier import RULES, BilevelRule, InverseRule, LinearRule, Rule, ScoreRule, two_gradients
 from .barrier import rule as named_rule
 from .blend import poisson
@@ -24,6 +23,7 @@ from .fusedream import AugCLIPRun, check_basis, given
 from .latents import OverParameterised, Parameterisation, Plain
 from .placement import PLACEMENTS, Placement, Placements, crop, paste, shrink
 from .run import Gradient, RunConfig, State, Step, check_prompts, configure
+from .views import Rng
 from .workers import side_by_side, workers
 
 SMALLEST = 17  # pixels a side that LPIPS's SqueezeNet can still read

@@ -14,7 +14,6 @@ from torch import Tensor
 from fusedream_nb.models.generators import Latent
 from fusedream_nb.models.perceptual import Perceptual
 
-from .augment import Rng
 from .barrier import Rule, two_gradients
 from .blend import poisson
 from .latents import OverParameterised
@@ -23,6 +22,7 @@ from .placement import Placement, crop, paste, shrink
 from .run import Step
 from .scores import Score
 from .steer import Desk, State
+from .views import Rng
 from .workers import side_by_side, workers
 
 Pair = tuple[Any, Any]  # the foreground's and the background's

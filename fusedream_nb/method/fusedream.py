@@ -13,7 +13,7 @@ from fusedream_nb.models import Models
 from fusedream_nb.models.classes import near
 from fusedream_nb.models.generators import Latent
 
-from . import augment
+from . import views
 from .bank import START_SEED as START_SEED
 from .bank import start_views
 from .budgets import Budget
@@ -31,7 +31,7 @@ def fusedream(
     *,
     seed: int | Sequence[int] = 0,
     budget: str | Budget | None = None,
-    policy: Collection[str] = augment.ALL,
+    policy: Collection[str] = views.ALL,
     weights: Weights | Literal["plain"] = "scalar",
     y: StartY = "classes",
     start: Parameterisation | Latent | None = None,
@@ -64,12 +64,12 @@ class AugCLIPRun(Run[S]):
 
     def __init__(self, models: Models, config: RunConfig, **knobs: Any) -> None:  # noqa: ANN401
         self.models, self.config = models, config
-        sizes, self.policy = config.budget, config.options.get("policy", augment.ALL)
+        sizes, self.policy = config.budget, config.options.get("policy", views.ALL)
         self.aug = AugCLIP(models.clip, config.prompts, sizes.copies, policy=self.policy)
-        fixed = augment.draw(1, sizes.judged_copies, torch.Generator().manual_seed(JUDGE_SEED))
+        fixed = views.draw(1, sizes.judged_copies, torch.Generator().manual_seed(JUDGE_SEED))
         self.fixed = AugCLIP(models.clip, config.prompts, sizes.judged_copies, fixed=fixed)
         self.seeded = [torch.Generator().manual_seed(seed) for seed in config.seeds]
-        strength = augment.strengths(self.policy)
+        strength = views.strengths(self.policy)
         super().__init__(
             models.generator,
             self.objective(),
@@ -78,10 +78,10 @@ class AugCLIPRun(Run[S]):
             lr=sizes.lr,
             judge=self.fixed,
             copies=sizes.copies,
-            **{**{name: strength.get(name, 0.0) for name in augment.ALL}, **knobs, "prompt": config.prompts},
+            **{**{name: strength.get(name, 0.0) for name in views.ALL}, **knobs, "prompt": config.prompts},
         )
         self.setters |= {"prompt": self.set_prompt, "copies": self.aug.set_copies}
-        self.setters |= {name: partial(self.aug.set_strength, name) for name in augment.ALL}
+        self.setters |= {name: partial(self.aug.set_strength, name) for name in views.ALL}
 
     def objective(self) -> Score:
         """Return what is climbed: AugCLIP (Eq. 3)."""

@@ -14,7 +14,7 @@ from fusedream_nb.models.compute import pictures_at_once
 from fusedream_nb.models.generators import Generator, Latent
 
 from . import bank
-from .augment import Rng
+from .views import Rng
 
 Weights = Literal["scalar", "coordinate"]
 Sampler = Callable[[int, torch.Generator], Latent]

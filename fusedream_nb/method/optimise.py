@@ -12,11 +12,11 @@ from torch import Tensor
 
 from fusedream_nb.models.generators import Generator
 
-from .augment import Rng
 from .latents import Parameterisation, noisy
 from .run import Step
 from .scores import Score
 from .steer import Desk, Dial, State
+from .views import Rng
 
 CHECK_EVERY = 5  # steps between two looks at whether the picture is the best so far
 

@@ -13,11 +13,21 @@ from torch import Tensor
 
 from fusedream_nb.models.encoders import Clip
 
-from .augment import Rng
-from .costs import Distance, DistanceName, find_distance, pull_back, push_forward
-from .cutouts import SMALLEST, Cutouts, Places, cut
-from .matching import mean_loss, mean_plan, reached, shares, spread, transport_loss
+from .ot import (
+    Distance,
+    DistanceName,
+    cost_scale,
+    find_distance,
+    marginal_weights,
+    mean_loss,
+    mean_plan,
+    pull_back,
+    push_forward,
+    stop_mask,
+    transport_loss,
+)  # fmt: skip
 from .scores import Score
+from .views import MIN_SIZE, Cutouts, Places, Rng
 
 Prompt = str | Tensor
 Loss = Literal["transport", "mean"]
@@ -45,7 +55,7 @@ class PatchScore(Score):
     """Minus the loss between a picture's random patches and several prompts (OT prompts, Eq. 1 or 5).
 
     A prompt is a text or an image [3, h, w] in [-1, 1]. ``loss`` is "transport" or "mean". ``epsilon`` is in
-    units of the costs' :func:`~fusedream_nb.method.matching.spread`. ``weights`` are the prompts'; the mean
+    units of the costs' :func:`~fusedream_nb.method.ot.cost_scale`. ``weights`` are the prompts'; the mean
     takes negative ones, away from the prompt. A patch nearer to a prompt than ``stop``, one number or one a
     prompt, is no longer pulled.
     Patches are drawn anew at each call; ``seen`` is the last call's Match.
@@ -66,11 +76,11 @@ class PatchScore(Score):
         **old: float,
     ) -> None:
         given = [prompts] if isinstance(prompts, str | Tensor) else list(prompts)
-        self.shares, self.stop = shares(weights, len(given)), torch.as_tensor(stop)
-        _check(loss, epsilon, self.shares, self.stop)
+        self.weights, self.stop = marginal_weights(weights, len(given)), torch.as_tensor(stop)
+        _check(loss, epsilon, self.weights, self.stop)
         self.clip, self.loss, self.epsilon, self.distance = clip, loss, epsilon, find_distance(distance)
         self.cutouts = (
-            Cutouts(cutouts, old.get("smallest", SMALLEST)) if isinstance(cutouts, int) else cutouts
+            Cutouts(cutouts, old.get("smallest", MIN_SIZE)) if isinstance(cutouts, int) else cutouts
         )
         self.fixed: Places | None = None
         self.seen: Match | None = None
@@ -78,13 +88,13 @@ class PatchScore(Score):
 
     def set_prompts(self, prompts: Sequence[Prompt], weights: Sequence[float] | None = None) -> None:
         """Change the prompts and their weights (None: 1 each); raises as the class does."""
-        b = shares(weights, len(prompts))
+        b = marginal_weights(weights, len(prompts))
         _check(self.loss, self.epsilon, b, self.stop)
-        self.vectors, self.shares = encode_prompts(self.clip, prompts), b
+        self.vectors, self.weights = encode_prompts(self.clip, prompts), b
 
     def set_epsilon(self, epsilon: float) -> None:
         """Change ε; ValueError unless it is above 0."""
-        _check(self.loss, epsilon, self.shares, self.stop)
+        _check(self.loss, epsilon, self.weights, self.stop)
         self.epsilon = float(epsilon)
 
     def set_patches(self, count: int) -> None:
@@ -108,10 +118,10 @@ class PatchScore(Score):
 
     def match(self, image: Tensor, places: Places) -> Match:
         """Match the patches of pictures [n, 3, h, w], in given places, with the prompts."""
-        patches = cut(image, places, self.clip.size)
+        patches = places.read(image, self.clip.size)
         u = self.clip.encode_image(patches).unflatten(0, (len(image), -1))
         costs = self.distance(u, self.vectors)
-        near = reached(costs, self.shares, self.stop)
+        near = stop_mask(costs, self.weights, self.stop)
         loss, plan = self._loss(torch.where(near, costs.detach(), costs))
         gradient = pull_back(self.distance, u, self.vectors, plan.masked_fill(near, 0))
         tangents = push_forward(self.distance, u, self.vectors, gradient)
@@ -119,8 +129,9 @@ class PatchScore(Score):
 
     def _loss(self, costs: Tensor) -> tuple[Tensor, Tensor]:
         if self.loss == "mean":
-            return mean_loss(costs, self.shares), mean_plan(costs, self.shares)
-        return transport_loss(costs, self.epsilon * spread(costs), self.shares)
+            return mean_loss(costs, self.weights), mean_plan(costs, self.weights)
+        loss, found = transport_loss(costs, self.epsilon * cost_scale(costs), self.weights)
+        return loss, found.plan
 
 
 def encode_prompts(clip: Clip, prompts: Sequence[Prompt]) -> Tensor:
@@ -153,6 +164,6 @@ def _check(loss: str, epsilon: float, b: Tensor, stop: Tensor) -> None:
     if not 0 < epsilon < math.inf:
         raise ValueError(f"ε must be a finite number above 0, not {epsilon}.")
     if loss == "transport" and bool((b < 0).any()):
-        raise ValueError("Transport wants weights above 0; only the mean loss takes negative ones.")
+        raise ValueError("Transport requires weights above 0; only the mean loss takes negative ones.")
     if stop.ndim > 1 or stop.numel() not in (1, len(b)):
-        raise ValueError(f"{len(b)} prompts want one stop value or {len(b)}, not {stop.numel()}.")
+        raise ValueError(f"{len(b)} prompts require one stop value or {len(b)}, not {stop.numel()}.")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from fusedream_nb.models.encoders import Clip
 
-from . import augment
-from .augment import Draw, Rng
-from .pieces import mean_in_pieces
+from .views import ALL, Augmentations, Draw, Rng, chunked_mean, strengths
 
 
 class Score:
@@ -68,24 +67,21 @@ class AugCLIP(Score):
         text: str | Sequence[str],
         copies: int,
         *,
-        policy: Collection[str] = augment.ALL,
+        policy: Collection[str] = ALL,
         fixed: Draw | None = None,
     ) -> None:
         self.clip, self.text = clip, clip.encode_text(text)
-        self.copies, self.policy, self.fixed = copies, policy, fixed
+        self.views, self.fixed = Augmentations(copies, policy), fixed
         self.at_once = clip.at_once
-        augment.check(copies, policy)
 
     def set_copies(self, copies: int) -> None:
         """Change the number of copies; ValueError for fewer than one."""
-        augment.check(int(copies), self.policy)
-        self.copies = int(copies)
+        self.views = replace(self.views, copies=int(copies))
 
     def set_strength(self, name: str, strength: float) -> None:
         """Change an augmentation's strength, from 0 (off) to 1; ValueError for one out of range."""
-        policy = {**augment.strengths(self.policy), name: float(strength)}
-        augment.check(self.copies, policy)
-        self.policy = policy
+        policy = {**strengths(self.views.policy), name: float(strength)}
+        self.views = replace(self.views, policy=policy)
 
     def __call__(self, image: Tensor, rng: Rng, rows: Sequence[int] | None = None) -> Tensor:
         """Return the mean cosine [n] over each image's copies; only once differentiable.
@@ -99,7 +95,7 @@ class AugCLIP(Score):
 
         text = self.text if rows is None or len(self.text) == 1 else self.text[list(rows)]
         numbers = self._draw(len(image), rng)
-        value, self.at_once = mean_in_pieces(part, image, numbers, self.at_once)
+        value, self.at_once = chunked_mean(part, image, numbers, self.at_once)
         return value
 
     def table(self, image: Tensor, rng: Rng) -> Tensor:
@@ -107,9 +103,7 @@ class AugCLIP(Score):
         return self._vectors(image, self._draw(len(image), rng)) @ self.text.T
 
     def _draw(self, n: int, rng: Rng) -> Draw:
-        if self.fixed is not None:
-            return self.fixed.expand(n)
-        return augment.draw(n, self.copies, rng, self.policy)
+        return self.views.draw(n, rng) if self.fixed is None else self.fixed.expand(n)
 
     def _vectors(self, image: Tensor, numbers: Draw) -> Tensor:
         return mean_vectors(self.clip, image, numbers)
@@ -117,5 +111,5 @@ class AugCLIP(Score):
 
 def mean_vectors(clip: Clip, image: Tensor, numbers: Draw) -> Tensor:
     """Return the means [n, dim] of the unit vectors of each image's augmented copies."""
-    copies = augment.augment(image, numbers, clip.size)
-    return clip.encode_image(copies).view(len(image), numbers.copies, -1).mean(1)
+    copies = numbers.read(image, clip.size)
+    return clip.encode_image(copies).view(len(image), numbers.count, -1).mean(1)

@@ -16,7 +16,7 @@ from torch import Tensor
 from fusedream_nb.models import Models
 from fusedream_nb.models.generators import Generator, Latent
 
-from . import augment
+from . import views
 from .budgets import Budget
 from .fusedream import JUDGE_SEED
 from .run import CHECK_EVERY, Run, RunConfig, State, Step, configure
@@ -92,7 +92,7 @@ def basin_cma(
     own = {"lr": LR, "steps": schedule.rounds - 1, **sizes}
     config = configure("basin_cma", prompt, seed, budget, own, schedule=schedule, sigma=sigma)
     mine = config.budget
-    fixed = augment.draw(1, mine.judged_copies, torch.Generator().manual_seed(JUDGE_SEED))
+    fixed = views.draw(1, mine.judged_copies, torch.Generator().manual_seed(JUDGE_SEED))
     judge = AugCLIP(models.clip, config.prompts, mine.judged_copies, fixed=fixed)
     score, rng = AugCLIP(models.clip, config.prompts, mine.copies), torch.Generator().manual_seed(seed)
     run = BasinCMARun(models.generator, score, rng, schedule, sigma=sigma, lr=mine.lr, judge=judge)

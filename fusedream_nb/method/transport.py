@@ -14,11 +14,11 @@ from fusedream_nb.models import Models
 from fusedream_nb.models.generators import Latent
 
 from .budgets import Budget
-from .cutouts import Cutouts, Places
 from .fusedream import given
 from .latents import Parameterisation, Plain, top_k
 from .patches import EPSILON, Loss, PatchScore, Prompt
 from .run import Run, RunConfig, Step, configure
+from .views import Cutouts, Places
 
 LR = 0.05  # Adam's rate in VQGAN+CLIP; the paper names none
 _JUDGE_SEED = 220_408_472  # the fixed patches; any constant does

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from fusedream_nb.method import augment
+from fusedream_nb.method import views
 from fusedream_nb.method.run import Step
 from fusedream_nb.method.scores import AugCLIP, Score
 from fusedream_nb.models import Models
@@ -65,7 +65,7 @@ class Reader:
 
 def fixed_score(clip: Clip, text: str | Sequence[str], copies: int, seed: int = 0) -> AugCLIP:
     """Return AugCLIP (Eq. 3) on copies that a seed fixes: no run that climbs others has met them."""
-    numbers = augment.draw(1, copies, torch.Generator().manual_seed(seed))
+    numbers = views.draw(1, copies, torch.Generator().manual_seed(seed))
     return AugCLIP(clip, text, copies, fixed=numbers)
 
 

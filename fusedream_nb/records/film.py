@@ -57,11 +57,8 @@ class Film:
             warnings.warn("The film lacks the frames from before the run was resumed.", stacklevel=2)
         best = png.levels(_row(self._step.frames(best=True)[result]))
         frames = [*(png.decode(path)[0] for path in paths), *[best] * STAYS]
-        kinds: dict[str, Callable[[list[ndarray]], bytes]] = {".gif": _gif}
-        if importlib.util.find_spec("imageio_ffmpeg"):
-            kinds[".mp4"] = _mp4
         made = {}
-        for suffix, encoder in kinds.items():
+        for suffix, encoder in _encoders().items():
             try:
                 made[suffix] = encoder(frames)
             except Exception as error:  # an encoder is another program, and fails in its own ways
@@ -91,6 +88,11 @@ def _row(pictures: list[Tensor]) -> Tensor:
     height = max(image.shape[-2] for image in shown)
     row = torch.cat([F.pad(i, (0, 0, 0, height - i.shape[-2]), value=1.0).cpu() for i in shown[:-1]], -1)
     return row[:, : row.shape[1] // 2 * 2, : row.shape[2] // 2 * 2]
+
+
+def _encoders() -> dict[str, Callable[[list[ndarray]], bytes]]:
+    """Return what makes a film of frames, by suffix."""
+    return {".gif": _gif, **({".mp4": _mp4} if importlib.util.find_spec("imageio_ffmpeg") else {})}
 
 
 def _gif(frames: list[ndarray]) -> bytes:

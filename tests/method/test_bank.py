@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import fusedream_nb as fd
-from fusedream_nb.method import augment, bank
+from fusedream_nb.method import bank, views
 from fusedream_nb.models import Models
 from fusedream_nb.models.fingerprint import fingerprint
 from fusedream_nb.models.generators import Generator, Latent
@@ -32,9 +32,9 @@ def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "banks"
 
 
-def rank(models: Models, texts: list[str] = TEXTS, seed: int = 3, policy: object = augment.ALL) -> fd.AugCLIP:
-    views = augment.draw(1, 3, torch.Generator().manual_seed(seed), policy)
-    return fd.AugCLIP(models.clip, texts, 3, fixed=views)
+def rank(models: Models, texts: list[str] = TEXTS, seed: int = 3, policy: object = views.ALL) -> fd.AugCLIP:
+    fixed = views.draw(1, 3, torch.Generator().manual_seed(seed), policy)
+    return fd.AugCLIP(models.clip, texts, 3, fixed=fixed)
 
 
 def by_bank(generator: Generator, score: fd.AugCLIP, seed: int = 0) -> tuple[Latent, Tensor, Tensor]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fusedream_nb.method.costs import (
+from fusedream_nb.method.ot import (
     DISTANCES,
     cosine,
     find_distance,
@@ -89,7 +89,7 @@ def test_the_first_push_forward_of_a_process_is_quiet() -> None:
     code = """
         import warnings
         import torch
-        from fusedream_nb.method.costs import cosine, push_forward
+        from fusedream_nb.method.ot import cosine, push_forward
         warnings.simplefilter("error")
         push_forward(cosine, torch.ones(1, 2), torch.eye(2), torch.ones(1, 2))
     """

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fusedream_nb.method import cutouts
-from fusedream_nb.method.cutouts import Places
+from fusedream_nb.method import views as cutouts
+from fusedream_nb.method.views import Cutouts, Places
 
 
 def one(side: float, x: float, y: float, degrees: float = 0.0) -> Places:
@@ -68,7 +68,7 @@ def test_patches_lie_inside_and_are_large_enough(
     height: int, width: int, patches: int, smallest: float, power: float, seed: int
 ) -> None:
     rng = torch.Generator().manual_seed(seed)
-    places = cutouts.draw(2, patches, rng, smallest=smallest, power=power)
+    places = Cutouts(patches, smallest, power).draw(2, rng)
     left, top, side = places.boxes(height, width).unbind(-1)
     assert (side >= max(1, int(smallest * min(height, width) - 1e-3))).all()
     assert (left >= 0).all() and (left + side <= width).all()
@@ -84,7 +84,7 @@ def test_patches_lie_inside_and_are_large_enough(
 @pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
 def test_the_sizes_have_the_artists_law(power: float) -> None:
     n, rng = 20_000, torch.Generator().manual_seed(2)
-    side = cutouts.draw(1, n, rng, smallest=0.4, power=power).boxes(480, 640)[..., 2]
+    side = Cutouts(n, 0.4, power).draw(1, rng).boxes(480, 640)[..., 2]
     u = torch.rand(n, generator=rng)
     reference = (u**power * (480 - 192) + 192).int().float()
     grid = torch.linspace(0.02, 0.98, 25)
@@ -92,7 +92,7 @@ def test_the_sizes_have_the_artists_law(power: float) -> None:
 
 
 def test_places_are_uniform_over_the_room_that_is_left() -> None:
-    places = cutouts.draw(1, 30_000, torch.Generator().manual_seed(3), smallest=0.75, tilt=30)
+    places = Cutouts(30_000, 0.75, rotation=30).draw(1, torch.Generator().manual_seed(3))
     left, top, side = places.boxes(4, 6)[0].unbind(-1)
     counts = left[side == 3].long().bincount() / (side == 3).sum()
     torch.testing.assert_close(counts, torch.full((4,), 0.25), atol=0.02, rtol=0)
@@ -106,25 +106,24 @@ def test_one_rng_gives_the_same_patches_and_a_batch_is_each_alone() -> None:
         return [torch.Generator().manual_seed(seed) for seed in (4, 9)]
 
     image = picture(30, 40, 2)
-    together = cutouts.cut(image, cutouts.draw(2, 3, rngs(), tilt=20), 16)
-    alone = [cutouts.cut(image[i : i + 1], cutouts.draw(1, 3, rngs()[i], tilt=20), 16) for i in range(2)]
+    together = cutouts.cut(image, Cutouts(3, rotation=20).draw(2, rngs()), 16)
+    alone = [cutouts.cut(image[i : i + 1], Cutouts(3, rotation=20).draw(1, rngs()[i]), 16) for i in range(2)]
     assert torch.equal(together, torch.cat(alone))
-    shared = cutouts.draw(1, 3, rngs()[0]).expand(2)
-    assert shared.patches == 3
+    shared = Cutouts(3).draw(1, rngs()[0]).expand(2)
+    assert shared.count == 3
     assert torch.equal(shared.boxes(30, 40)[0], shared.boxes(30, 40)[1])
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"patches": 0}, "patches must be at least 1, not 0"),
-        ({"smallest": 0.0}, "in \\(0, 1\\], not 0.0"),
-        ({"smallest": 1.2}, "in \\(0, 1\\], not 1.2"),
+        ({"count": 0}, "cutouts must be at least 1, not 0"),
+        ({"min_size": 0.0}, "in \\(0, 1\\], not 0.0"),
+        ({"min_size": 1.2}, "in \\(0, 1\\], not 1.2"),
         ({"power": -1.0}, "above 0, not -1.0"),
-        ({"tilt": 200.0}, "between 0 and 180 degrees, not 200"),
-        ({"n": 2, "rng": [torch.Generator()]}, "2 images want 2 generators"),
+        ({"rotation": 200.0}, "between 0 and 180 degrees, not 200"),
     ],
 )
-def test_wrong_arguments_are_refused(rng: torch.Generator, arguments: dict, sentence: str) -> None:
+def test_wrong_arguments_are_refused(arguments: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        cutouts.draw(**{"n": 1, "patches": 4, "rng": rng, **arguments})
+        Cutouts(**arguments)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import fusedream_nb as fd
-from fusedream_nb.method import augment, run_from
+from fusedream_nb.method import run_from, views
 from fusedream_nb.method.budgets import Budget
 from fusedream_nb.method.latents import noisy
 from fusedream_nb.method.run import Refused, Run, Step
@@ -143,7 +143,7 @@ SAME_AS = [
     (dogs, {"copies": 5}, {"copies": 5}),
     (dogs, {"steps": 1}, {"steps": 1}),
     (dogs, {"colour": 0.0, "cutout": 0.0}, {"policy": ("translation", "resize")}),
-    (dogs, {"resize": 0.5}, {"policy": {**dict.fromkeys(augment.ALL, 1.0), "resize": 0.5}}),
+    (dogs, {"resize": 0.5}, {"policy": {**dict.fromkeys(views.ALL, 1.0), "resize": 0.5}}),
     (plans, {"epsilon": 0.7}, {"epsilon": 0.7}),
     (plans, {"patches": 2}, {"patches": 2}),
     (plans, {"weights": [1.0, 3.0]}, {"weights": [1.0, 3.0]}),
@@ -183,12 +183,93 @@ def test_a_box_can_be_moved_where_there_is_but_one(models: Models) -> None:
     assert {"x", "y", "alpha"}.isdisjoint(duets(models).knobs)
 
 
+@pytest.mark.parametrize(
+    ("method", "knobs", "lists"),
+    [
+        (dogs, {"prompt": "a cat"}, {"prompt": ["a cat"]}),
+        (duets, {"prompt": "a dog"}, {"prompt": ["a dog"]}),
+        (plans, {"prompt": "a cat", "weights": 2.0}, {"prompt": ["a cat"], "weights": [2.0]}),
+        (plans, {"prompt": ("a cat", "a dog")}, {"prompt": ["a cat", "a dog"]}),
+    ],
+    ids=named,
+)
+def test_a_plain_string_is_one_prompt(
+    models: Models, method: Callable[..., Run], knobs: dict[str, Any], lists: dict[str, Any]
+) -> None:
+    runs = [method(models, steps=2) for _ in range(3)]
+    for run, change in zip(runs, (knobs, lists, {}), strict=True):
+        next(run)
+        run.set(**change)
+    runs[2].wanted.update(knobs)  # whoever writes there, as a slider may
+    lasts = [list(run)[-1] for run in runs]
+    assert same(lasts[0], lasts[1]) and same(lasts[2], lasts[1])
+    assert {name: runs[0].knobs[name] for name in lists} == lists
+    assert runs[0].log == runs[1].log == runs[2].log
+
+
+STEPS_SET = [({0: {"steps": 4}}, 1), ({3: {"steps": 20}}, 2), ({2: {"steps": 3}}, 2)]
+
+
+@pytest.mark.parametrize(("turns", "stops"), STEPS_SET)
+def test_stopping_placements_survives_other_steps(models: Models, turns: dict, stops: int) -> None:
+    """The others stop once, at the first quarter that is reached, however the steps are set."""
+    run = duets(models, steps=8)
+    going = [int(step.going.sum()) for step in through(run, turns)]
+    assert going == [2] * stops + [1] * (len(going) - stops)
+
+
+def test_composition_takes_prompts_seeds_starts_and_groups(models: Models) -> None:
+    prompts, seeds = ["a cat on a house", "a dog on a car"], [1, 2]
+    groups = [[TWO[0]], [TWO[1], TWO[0]]]
+    run = fd.compose(prompts, models, seed=seeds, placements=groups, budget=TINY)
+    both = list(run)[-1]
+    assert both.group.tolist() == [0, 1, 1] and both.pictures().shape == (2, 3, 64, 64)
+    for i in range(2):
+        alone = list(fd.compose(prompts[i], models, seed=seeds[i], placements=groups[i], budget=TINY))[-1]
+        rows = both.group == i
+        torch.testing.assert_close(both.image[rows], alone.image, atol=2e-2, rtol=0)
+        torch.testing.assert_close(both.pictures()[i : i + 1], alone.pictures(), atol=3e-2, rtol=0)
+        torch.testing.assert_close(both.fixed_score()[i : i + 1], alone.fixed_score(), atol=2e-3, rtol=0)
+    halves = [models.generator.sample(2, torch.Generator().manual_seed(i)) for i in range(2)]
+    first = next(fd.compose(prompts, models, seed=seeds, placements=TWO[0], budget=TINY, start=halves))
+    torch.testing.assert_close(first.latent.z, halves[0].z)
+    torch.testing.assert_close(first.latent_background.z, halves[1].z)
+    with pytest.raises(ValueError, match="2 pictures require one group of placements or 2, not 3"):
+        fd.compose(prompts, models, placements=[[TWO[0]]] * 3)
+
+
+@pytest.mark.parametrize("method", [dogs, duets, plans])
+def test_a_steps_score_is_of_its_own_picture(models: Models, method: Callable[..., Run]) -> None:
+    """On views that do not change, the score of every step is that of its picture."""
+    run = method(models, steps=3)
+    score = run.patches if hasattr(run, "patches") else run.aug
+    score.fixed = score.draw(1, torch.Generator()) if hasattr(run, "patches") else run.fixed.fixed
+    for step in run:
+        with torch.no_grad():
+            again = score(step.image, torch.Generator())
+        torch.testing.assert_close(step.score, again, atol=1e-4, rtol=0)
+
+
+def test_runs_do_not_write_on_the_encoder_they_share(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_much(self: object, image: Tensor) -> Tensor:
+        if len(image) > 2:
+            raise torch.OutOfMemoryError("too many")
+        return encode(image)
+
+    encode, before = models.clip.encode_image, models.clip.at_once
+    monkeypatch.setattr(type(models.clip), "encode_image", too_much)
+    score = fd.AugCLIP(models.clip, DOG, 4)
+    with pytest.warns(UserWarning, match="not enough memory"):
+        score(torch.zeros(1, 3, 64, 64), torch.Generator())
+    assert (models.clip.at_once, score.at_once) == (before, 2)
+
+
 def test_other_words_begin_the_best_anew_and_change_what_is_climbed(models: Models) -> None:
     for words in (["a photo of a red car"], ["a cat", "a house"]):
         run = dogs(models, [1, 2])
         steps = through(run, {1: {"prompt": words}})
         texts = words * (2 // len(words))
-        fixed = augment.draw(1, 2, torch.Generator().manual_seed(20_211_203))
+        fixed = views.draw(1, 2, torch.Generator().manual_seed(20_211_203))
         judge = fd.AugCLIP(models.clip, texts, 2, fixed=fixed)
         assert torch.equal(steps[2].best_image, steps[2].image)
         with torch.no_grad():
@@ -272,16 +353,16 @@ def test_a_closed_run_keeps_its_step_and_lets_go_of_the_rest(models: Models) -> 
 @given(st.integers(1, 4), st.floats(0, 1), st.integers(0, 2**31))
 @settings(max_examples=30, deadline=None)
 def test_a_strength_lies_between_off_and_on(copies: int, strength: float, seed: int) -> None:
-    def numbers(policy: Any) -> augment.Draw:
-        return augment.draw(1, copies, torch.Generator().manual_seed(seed), policy)
+    def numbers(policy: Any) -> views.Draw:
+        return views.draw(1, copies, torch.Generator().manual_seed(seed), policy)
 
-    part = numbers(dict.fromkeys(augment.ALL, strength))
-    on, off = numbers(augment.ALL), numbers(())
+    part = numbers(dict.fromkeys(views.ALL, strength))
+    on, off = numbers(views.ALL), numbers(())
     for name in ("brightness", "saturation", "contrast", "shift_x", "ratio", "cut"):
         whole, none, mine = (getattr(draw, name) for draw in (on, off, part))
         torch.testing.assert_close(mine, none + strength * (whole - none), atol=1e-5, rtol=1e-4)
-    assert same(numbers(dict.fromkeys(augment.ALL, 1.0)), on)
-    assert same(numbers(dict.fromkeys(augment.ALL, 0.0)), off)
+    assert same(numbers(dict.fromkeys(views.ALL, 1.0)), on)
+    assert same(numbers(dict.fromkeys(views.ALL, 0.0)), off)
 
 
 def test_noise_has_its_deviation_and_each_run_its_own() -> None:

@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fusedream_nb.method.costs import find_distance, geodesic
 from fusedream_nb.method.latents import OverParameterised
-from fusedream_nb.method.matching import spread
+from fusedream_nb.method.ot import cost_scale, find_distance, geodesic
 from fusedream_nb.method.patches import PatchScore, encode_prompts
 from fusedream_nb.method.transport import TransportStep, transport
 from fusedream_nb.models import Models
@@ -126,7 +125,7 @@ def test_a_step_carries_what_its_score_was_made_of(models: Models) -> None:
     for step in steps:
         assert isinstance(step, TransportStep)
         assert step.costs.shape == step.plan.shape == step.tangents.shape == (1, 6, 3)
-        epsilon = 0.1 * spread(step.costs)
+        epsilon = 0.1 * cost_scale(step.costs)
         gain = torch.xlogy(step.plan, step.plan * 6 / torch.tensor([0.5, 0.25, 0.25])).sum((1, 2))
         torch.testing.assert_close(-step.score, (step.plan * step.costs).sum((1, 2)) + epsilon * gain)
         torch.testing.assert_close(step.plan.sum(1), torch.tensor([[0.5, 0.25, 0.25]]), atol=0, rtol=5e-3)
@@ -163,12 +162,12 @@ def test_more_samples_start_nearer(models: Models) -> None:
         ({"prompts": ["a dog", " "]}, "The prompt is empty"),
         ({"prompts": [torch.zeros(64, 64)]}, "has the shape \\[3, h, w\\], not \\[64, 64\\]"),
         ({"prompts": [torch.full((3, 8, 8), 7.0)]}, "lies in \\[-1, 1\\]"),
-        ({"patches": 0}, "patches must be at least 1"),
-        ({"smallest": 2.0}, "smallest patch"),
+        ({"patches": 0}, "cutouts must be at least 1"),
+        ({"smallest": 2.0}, "min_size of cutouts"),
         ({"epsilon": 0.0}, "ε must be a finite number above 0, not 0.0"),
         ({"epsilon": math.inf}, "ε must be a finite number above 0, not inf"),
         ({"loss": "median"}, "No loss is called 'median'; known are transport, mean"),
-        ({"weights": [1, 2, 3]}, "2 prompts want 2 weights, not 3"),
+        ({"weights": [1, 2, 3]}, "2 prompts require 2 weights, not 3"),
         ({"weights": [1, -1]}, "only the mean loss takes negative ones"),
         ({"lr": 0.0}, "learning rate must be above 0"),
         ({"steps": -1}, "steps must be 0 or more"),

@@ -9,11 +9,9 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import standins
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-
-from fusedream_nb.models.biggan import SHAPES
 
 PAGE = b"<html><body>Quota exceeded. Sign in to download.</body></html>"
 FAULTS = (
@@ -116,59 +114,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-ROWS = 50  # of ivclab's statistics: truncations 0.02, 0.04, … 1
-
-
-def _release(rng: torch.Generator, *, size: int = 128, channels: int = 96, classes: int = 1000) -> dict:
-    """Random weights as ivclab's release names them; u and v are near the first singular vectors."""
-    shape, made = SHAPES[size], {}
-    widths = [channels * width for width in shape.widths]
-    condition = 128 + shape.chunk
-
-    def normed(name: str, *sides: int, bias: bool = True) -> None:
-        weight = torch.randn(sides, generator=rng) / 8
-        matrix = weight.permute(0, 2, 3, 1).flatten(1) if len(sides) == 4 else weight
-        u = F.normalize(torch.randn(sides[0], generator=rng), dim=0)
-        for _ in range(2):
-            v = F.normalize(matrix.T @ u, dim=0)
-            u = F.normalize(matrix @ v, dim=0)
-        made.update({f"{name}.weight_orig": weight, f"{name}.weight_u": u, f"{name}.weight_v": v})
-        if bias:
-            made[f"{name}.bias"] = torch.randn(sides[0], generator=rng) / 8
-
-    def statistics(name: str, width: int) -> None:
-        made[f"{name}.standing_means"] = 0.1 * torch.randn(ROWS, width, generator=rng)
-        made[f"{name}.standing_vars"] = 0.5 + torch.rand(ROWS, width, generator=rng)
-        made[f"{name}.running_mean"], made[f"{name}.running_var"] = torch.zeros(width), torch.ones(width)
-        made[f"{name}.num_batches_tracked"] = torch.tensor(0)
-
-    made["linear.weight"] = torch.randn(classes, 128, generator=rng) / 8
-    normed("g_z.g_linear", 16 * widths[0], shape.chunk)
-    for i, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
-        block = f"gblock_{i}" if i else "gblock"
-        normed(f"{block}.conv0", after, before, 3, 3)
-        normed(f"{block}.conv1", after, after, 3, 3)
-        normed(f"{block}.conv_sc", after, before, 1, 1)
-        for norm, width in (("hyperbn", before), ("hyperbn_1", after)):
-            statistics(f"{block}.{norm}.crossreplicabn", width)
-            normed(f"{block}.{norm}.gamma", width, condition, bias=False)
-            normed(f"{block}.{norm}.beta", width, condition, bias=False)
-    seen = widths[shape.attention.bit_length() - 3]
-    for name, sides in {"theta": (seen // 8, seen), "phi": (seen // 8, seen), "g": (seen // 2, seen)}.items():
-        normed(f"attention.{name}", *sides, 1, 1, bias=False)
-    normed("attention.o_conv", seen, seen // 2, 1, 1, bias=False)
-    made["attention.gamma"] = torch.tensor([0.7])
-    statistics("scaledcrossreplicabn", widths[-1])
-    made["scaledcrossreplicabn.weight"] = 0.5 + torch.rand(widths[-1], generator=rng)
-    made["scaledcrossreplicabn.bias"] = torch.randn(widths[-1], generator=rng) / 8
-    normed("conv_2d", 3, widths[-1], 3, 3)
-    return made
-
-
 @pytest.fixture
 def release() -> Callable[..., dict[str, torch.Tensor]]:
     """Return the function that makes random weights of a BigGAN."""
-    return _release
+    return standins.biggan
 
 
 @pytest.fixture

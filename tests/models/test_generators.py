@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+import standins
 import torch
 from pytorch_pretrained_biggan.config import BigGANConfig
-from pytorch_pretrained_biggan.model import BigGAN, BigGANBatchNorm
+from pytorch_pretrained_biggan.model import BigGAN
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -29,47 +30,7 @@ SMALL = {  # a BigGAN-deep of few channels
     "output_dim": 64,
     "z_dim": 64,
 }
-REAL_128 = {  # the configuration that ships with biggan-deep-128
-    "attention_layer_position": 8,
-    "channel_width": 128,
-    "class_embed_dim": 128,
-    "eps": 0.0001,
-    "layers": [
-        [False, 16, 16],
-        [True, 16, 16],
-        [False, 16, 16],
-        [True, 16, 8],
-        [False, 8, 8],
-        [True, 8, 4],
-        [False, 4, 4],
-        [True, 4, 2],
-        [False, 2, 2],
-        [True, 2, 1],
-    ],
-    "n_stats": 51,
-    "num_classes": 1000,
-    "output_dim": 128,
-    "z_dim": 128,
-}
-
-
-def random_biggan(config: dict[str, object], rng: torch.Generator) -> BigGAN:
-    """A BigGAN-deep with random weights and random batch-norm statistics, in eval mode."""
-    torch.manual_seed(0)
-    model = BigGAN(BigGANConfig.from_dict(dict(config))).eval()
-    for module in model.modules():
-        if hasattr(module, "weight_orig"):  # a few power iterations, or σ is any small number
-            matrix = module.weight_orig.detach().flatten(1)
-            for _ in range(3):
-                module.weight_v.copy_(torch.nn.functional.normalize(matrix.T @ module.weight_u, dim=0))
-                module.weight_u.copy_(torch.nn.functional.normalize(matrix @ module.weight_v, dim=0))
-        if isinstance(module, BigGANBatchNorm):
-            module.running_means.copy_(0.1 * torch.randn(module.running_means.shape, generator=rng))
-            module.running_vars.copy_(0.5 + torch.rand(module.running_vars.shape, generator=rng))
-            if not module.conditional:
-                module.weight.data.uniform_(0.5, 1.5, generator=rng)
-                module.bias.data.uniform_(-0.5, 0.5, generator=rng)
-    return model
+REAL_128 = standins.deep_config(128)
 
 
 def save_folder(model: BigGAN, config: dict[str, object], folder: Path) -> None:
@@ -90,7 +51,7 @@ def both(model: BigGAN, mine: BigGANDeep, truncation: float, rng: torch.Generato
 def test_real_128_configuration_equals_the_packages_forward(
     tmp_path: Path, rng: torch.Generator, truncation: float
 ) -> None:
-    model = random_biggan(REAL_128, rng)
+    model = standins.biggan_deep(REAL_128, rng)
     save_folder(model, REAL_128, tmp_path)
     mine = BigGANDeep.from_folder(tmp_path, truncation=truncation)
     reference, picture = both(model, mine, truncation, rng)
@@ -113,7 +74,7 @@ def test_sticker_weights_give_the_same_picture_in_the_packages_class(
 def test_between_two_truncations_the_nearer_statistics_weigh_more(rng: torch.Generator) -> None:
     """The package swaps the two weights; the adapter must not."""
     config = {**SMALL, "n_stats": 3}  # grid 0, 0.5, 1
-    model = random_biggan(config, rng)
+    model = standins.biggan_deep(config, rng)
     near = BigGANDeep(random_copy(model, config), truncation=0.5)
     off = BigGANDeep(random_copy(model, config), truncation=0.55)
     far = BigGANDeep(random_copy(model, config), truncation=1.0)
@@ -174,7 +135,7 @@ def test_bfloat16_differs_only_by_rounding(models: Models, rng: torch.Generator)
 
 
 def test_wrong_keys_are_named(tmp_path: Path, rng: torch.Generator) -> None:
-    model = random_biggan(SMALL, rng)
+    model = standins.biggan_deep(SMALL, rng)
     state = model.state_dict()
     state["surplus.weight"] = state.pop("embeddings.weight")
     torch.save(state, tmp_path / "pytorch_model.bin")
@@ -186,7 +147,7 @@ def test_wrong_keys_are_named(tmp_path: Path, rng: torch.Generator) -> None:
 @pytest.mark.parametrize("truncation", [0.0, -1.0, 1.5])
 def test_truncation_out_of_range_is_refused(rng: torch.Generator, truncation: float) -> None:
     with pytest.raises(ValueError, match="truncation"):
-        BigGANDeep(random_biggan(SMALL, rng), truncation=truncation)
+        BigGANDeep(standins.biggan_deep(SMALL, rng), truncation=truncation)
 
 
 def test_latents_without_y_are_refused_by_a_biggan(models: Models) -> None:
@@ -197,7 +158,7 @@ def test_latents_without_y_are_refused_by_a_biggan(models: Models) -> None:
 @pytest.mark.parametrize("config", [SMALL, REAL_128], ids=["stickers", "real 128"])
 @torch.no_grad()
 def test_equal_latents_for_all_layers_are_one_latent(config: dict[str, object], rng: torch.Generator) -> None:
-    generator = BigGANDeep(random_biggan(config, rng))
+    generator = BigGANDeep(standins.biggan_deep(config, rng))
     assert generator.layers == 1 + len(config["layers"])  # type: ignore[arg-type]
     latent = generator.sample(2, rng)
     rows = latent.map(lambda t: t[:, None].expand(-1, generator.layers, -1))
@@ -206,7 +167,7 @@ def test_equal_latents_for_all_layers_are_one_latent(config: dict[str, object], 
 
 def test_each_layers_latent_reaches_its_own_layer(rng: torch.Generator) -> None:
     """A layer's condition moves what that layer and those after it give, and nothing before."""
-    generator = BigGANDeep(random_biggan(SMALL, rng))
+    generator = BigGANDeep(standins.biggan_deep(SMALL, rng))
     latent = generator.sample(generator.layers, rng).map(lambda t: t[None].clone().requires_grad_())
     seen: list[torch.Tensor] = []
     blocks = [layer for layer in generator.network.layers if hasattr(layer, "bn_0")]

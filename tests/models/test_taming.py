@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+import standins
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,73 +15,6 @@ from fusedream_nb.models.files import read_file
 from fusedream_nb.models.generators import Latent
 from fusedream_nb.models.taming import convert, load_taming, rename
 from fusedream_nb.models.vqgan import VQGAN
-
-WIDTHS = (128, 128, 256, 256, 512)  # taming's ch = 128 times ch_mult = (1, 1, 2, 2, 4)
-LATENT = 256
-
-
-def block(name: str, a: int, b: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield f"{name}.norm1", (a,)
-    yield f"{name}.conv1", (b, a, 3, 3)
-    yield f"{name}.norm2", (b,)
-    yield f"{name}.conv2", (b, b, 3, 3)
-    if a != b:
-        yield f"{name}.nin_shortcut", (b, a, 1, 1)
-
-
-def attention(name: str, width: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield f"{name}.norm", (width,)
-    for part in ("q", "k", "v", "proj_out"):
-        yield f"{name}.{part}", (width, width, 1, 1)
-
-
-def middle(name: str) -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield from block(f"{name}.mid.block_1", 512, 512)
-    yield from attention(f"{name}.mid.attn_1", 512)
-    yield from block(f"{name}.mid.block_2", 512, 512)
-
-
-def layers() -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Every layer of taming's VQModel f16 in its own names, with the shape of its weight."""
-    yield "encoder.conv_in", (128, 3, 3, 3)
-    width = 128
-    for i, wide in enumerate(WIDTHS):
-        for j in range(2):
-            yield from block(f"encoder.down.{i}.block.{j}", width, wide)
-            width = wide
-            if i == 4:
-                yield from attention(f"encoder.down.4.attn.{j}", wide)
-        if i < 4:
-            yield f"encoder.down.{i}.downsample.conv", (wide, wide, 3, 3)
-    yield from middle("encoder")
-    yield "encoder.norm_out", (512,)
-    yield "encoder.conv_out", (LATENT, 512, 3, 3)
-    yield "decoder.conv_in", (512, LATENT, 3, 3)
-    yield from middle("decoder")
-    for i in reversed(range(5)):
-        for j in range(3):
-            yield from block(f"decoder.up.{i}.block.{j}", width, WIDTHS[i])
-            width = WIDTHS[i]
-            if i == 4:
-                yield from attention(f"decoder.up.4.attn.{j}", width)
-        if i:
-            yield f"decoder.up.{i}.upsample.conv", (width, width, 3, 3)
-    yield "decoder.norm_out", (128,)
-    yield "decoder.conv_out", (3, 128, 3, 3)
-    yield "quant_conv", (LATENT, LATENT, 1, 1)
-    yield "post_quant_conv", (LATENT, LATENT, 1, 1)
-
-
-def random_state(codes: int) -> dict[str, Tensor]:
-    """A taming checkpoint's tensors: random weights that keep a signal's size, random offsets."""
-    rng = torch.Generator().manual_seed(codes)
-    state = {"quantize.embedding.weight": torch.randn(codes, LATENT, generator=rng)}
-    for name, shape in layers():
-        weight = torch.randn(shape, generator=rng)
-        norm = len(shape) == 1
-        state[f"{name}.weight"] = 1 + 0.2 * weight if norm else weight / math.sqrt(weight[0].numel())
-        state[f"{name}.bias"] = 0.2 * torch.randn(shape[0], generator=rng)
-    return state
 
 
 class Reference:
@@ -142,20 +73,7 @@ class Reference:
 
 @pytest.fixture(scope="module")
 def state() -> dict[str, Tensor]:
-    return random_state(1024)
-
-
-def save(state: dict[str, Tensor], path: Path) -> Path:
-    """Save a checkpoint as Lightning did then: a class among its keys, and what only training needed."""
-    module = ModuleType("pytorch_lightning.callbacks.model_checkpoint")
-    callback = module.ModelCheckpoint = type("ModelCheckpoint", (), {"__module__": module.__name__})
-    extra = {"loss.discriminator.main.0.weight": torch.ones(1), "loss.perceptual_loss.lin0": torch.ones(1)}
-    with pytest.MonkeyPatch.context() as patch:  # only the writer needs Lightning
-        for name in ("pytorch_lightning", "pytorch_lightning.callbacks"):
-            patch.setitem(sys.modules, name, ModuleType(name))
-        patch.setitem(sys.modules, module.__name__, module)
-        torch.save({"epoch": 3, "callbacks": {callback: {"best": 0.5}}, "state_dict": state | extra}, path)
-    return path
+    return standins.taming(1024)
 
 
 @pytest.mark.parametrize(
@@ -194,18 +112,18 @@ def test_no_two_keys_become_one_and_none_is_lost(state: dict[str, Tensor]) -> No
 def test_numbers_equal_those_of_taming(tmp_path: Path, state: dict[str, Tensor], codes: int) -> None:
     """The encoder's vectors, the codes and the picture, from a saved checkpoint; every key must match."""
     rng = torch.Generator().manual_seed(codes)
-    state = {**state, "quantize.embedding.weight": torch.randn(codes, LATENT, generator=rng)}
-    save(state, tmp_path / "model.ckpt")
+    state = {**state, "quantize.embedding.weight": torch.randn(codes, standins.CODE, generator=rng)}
+    standins.save_lightning(state, tmp_path / "model.ckpt")
     generator, reference = VQGAN.from_folder(tmp_path), Reference(state)
-    assert generator.codes.shape == (codes, LATENT) and generator.canvas == (256, 256)
+    assert generator.codes.shape == (codes, standins.CODE) and generator.canvas == (256, 256)
     image = torch.rand(1, 3, 32, 48, generator=rng) * 2 - 1
     vectors = reference.encode(image)
-    assert vectors.shape == (1, LATENT, 2, 3) and vectors.std() > 0.1
+    assert vectors.shape == (1, standins.CODE, 2, 3) and vectors.std() > 0.1
     mine = generator.model.encode(image).latents
     torch.testing.assert_close(mine, vectors, atol=1e-4, rtol=0)
     grid = state["quantize.embedding.weight"]
     near = torch.cdist(vectors[0].flatten(1).T, grid, compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
-    q = grid[near].T.view(1, LATENT, 2, 3)
+    q = grid[near].T.view(1, standins.CODE, 2, 3)
     assert torch.equal(generator.encode(image).z, q)
     drawn = reference.decode(q)
     assert drawn.std() > 0.1
@@ -214,13 +132,15 @@ def test_numbers_equal_those_of_taming(tmp_path: Path, state: dict[str, Tensor],
 
 def test_what_does_not_match_is_named(tmp_path: Path, state: dict[str, Tensor]) -> None:
     broken = {key: value for key, value in state.items() if key != "encoder.mid.attn_1.q.weight"}
-    path = save({**broken, "quantize.proj.weight": torch.zeros(1)}, tmp_path / "model.ckpt")
+    path = standins.save_lightning(
+        {**broken, "quantize.proj.weight": torch.zeros(1)}, tmp_path / "model.ckpt"
+    )
     wanted = r"missing: encoder.mid_block.attentions.0.to_q.weight; surplus: quantize.proj.weight"
     with pytest.raises(ValueError, match=wanted):
         load_taming(path)
     del broken["quantize.embedding.weight"]
     with pytest.raises(ValueError, match=r"missing: .*quantize.embedding.weight"):
-        load_taming(save(broken, path))
+        load_taming(standins.save_lightning(broken, path))
 
 
 class Stranger:

@@ -384,6 +384,15 @@ def test_other_weights_and_another_device_are_told(models, tmp_path):
     assert "made on tpu" in sentences
 
 
+def test_a_replay_refuses_another_encoder_and_names_it(models, tmp_path):
+    (path,) = draw(replace(models, clip=models.judge), tmp_path)
+    with pytest.raises(ValueError, match="clip = 'the sticker judge'"):
+        replay(path)
+    old = replace(read_record(path), clip="", weights={"RN50/openai/model.bin": "00"}, format=3)
+    with pytest.raises(ValueError, match="clip = 'RN50/openai'"):
+        replay(save(torch.zeros(3, 64, 64), old, tmp_path))
+
+
 def test_changes_name_what_differs():
     assert changes(RECORD, RECORD) == []
     assert changes(RECORD, replace(RECORD, torch="9", threads=7)) == [

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fusedream_nb.method import augment
-from fusedream_nb.method.augment import ALL, Draw
+from fusedream_nb.method import views
+from fusedream_nb.method.views import ALL, Draw
 
 NEUTRAL = {
     "brightness": 0.0,
@@ -74,7 +74,7 @@ def smooth_pictures(n: int, side: int, rng: torch.Generator) -> Tensor:
 
 def test_no_augmentation_is_the_identity(rng: torch.Generator) -> None:
     image = smooth_pictures(2, 64, rng)
-    same = augment.augment(image, augment.draw(2, 3, rng, ()))
+    same = views.augment(image, views.draw(2, 3, rng, ()))
     torch.testing.assert_close(same, image.repeat_interleave(3, 0), atol=1e-5, rtol=0)
 
 
@@ -86,7 +86,7 @@ def test_colour_is_diffaugments(rng: torch.Generator) -> None:
     x = (x - grey) * s + grey
     mean = x.mean((1, 2, 3), keepdim=True)
     reference = (x - mean) * c + mean
-    mine = augment.augment(image, one(brightness=b, saturation=s, contrast=c))
+    mine = views.augment(image, one(brightness=b, saturation=s, contrast=c))
     torch.testing.assert_close(mine, reference, atol=1e-5, rtol=0)
 
 
@@ -94,7 +94,7 @@ def test_colour_is_diffaugments(rng: torch.Generator) -> None:
 def test_translation_moves_whole_pixels_and_fills_with_grey(rng: torch.Generator, dx: int, dy: int) -> None:
     image = smooth_pictures(1, 64, rng)
     # Shifts are shares of the side; 8.5 pixels of 64 are the whole range of 17 shifts.
-    mine = augment.augment(image, one(shift_x=dx / 68 * 0.999, shift_y=dy / 68 * 0.999))
+    mine = views.augment(image, one(shift_x=dx / 68 * 0.999, shift_y=dy / 68 * 0.999))
     reference = torch.zeros_like(image)
     to_y, to_x = slice(max(dy, 0), 64 + min(dy, 0)), slice(max(dx, 0), 64 + min(dx, 0))
     from_y, from_x = slice(max(-dy, 0), 64 - max(dy, 0)), slice(max(-dx, 0), 64 - max(dx, 0))
@@ -105,23 +105,23 @@ def test_translation_moves_whole_pixels_and_fills_with_grey(rng: torch.Generator
 @pytest.mark.parametrize("ratio", [0.8125, 1.1875])
 def test_resize_pads_or_crops_the_middle(rng: torch.Generator, ratio: float) -> None:
     image = smooth_pictures(1, 64, rng)
-    mine = augment.augment(image, one(ratio=ratio))
+    mine = views.augment(image, one(ratio=ratio))
     torch.testing.assert_close(mine, plain_resize(image, ratio), atol=0.05, rtol=0)
     assert (mine - plain_resize(image, ratio)).abs().mean() < 0.01
 
 
 def test_what_left_the_frame_does_not_come_back_when_it_shrinks() -> None:
     image = torch.ones(1, 3, 64, 64)
-    mine = augment.augment(image, one(shift_x=-0.12, ratio=0.8))
+    mine = views.augment(image, one(shift_x=-0.12, ratio=0.8))
     # 52 of 64 pixels are the frame; 8 of its right edge were left empty by the shift.
     assert mine[0, 0, 32].gt(0.5).sum() == round((64 - 8) * 0.8)
 
 
 def test_cutout_is_half_the_side_and_clipped() -> None:
     image = torch.ones(1, 3, 64, 64)
-    middle = augment.augment(image, one(cut=0.5, cut_x=0.5, cut_y=0.5))
+    middle = views.augment(image, one(cut=0.5, cut_x=0.5, cut_y=0.5))
     assert (middle == 0).sum() == 3 * 32 * 32
-    corner = augment.augment(image, one(cut=0.5, cut_x=0.0, cut_y=0.0))
+    corner = views.augment(image, one(cut=0.5, cut_x=0.0, cut_y=0.0))
     assert (corner == 0).sum() == 3 * 16 * 16
 
 
@@ -130,7 +130,7 @@ def test_moments_are_those_of_the_plain_way(size: int) -> None:
     rng = torch.Generator().manual_seed(1)
     image = smooth_pictures(1, 64, rng)
     n = 3000
-    mine = augment.augment(image, augment.draw(1, n, rng), size)
+    mine = views.augment(image, views.draw(1, n, rng), size)
     reference = torch.cat([plain(image, size, rng) for _ in range(n)])
     error = (mine.var(0) / n + reference.var(0) / n).sqrt() + 1e-3
     z = (mine.mean(0) - reference.mean(0)) / error
@@ -138,12 +138,25 @@ def test_moments_are_those_of_the_plain_way(size: int) -> None:
     assert (mine.std(0) - reference.std(0)).abs().mean() < 0.02
 
 
+@pytest.mark.parametrize(("side", "size", "boxes"), [(128, 64, 2), (200, 64, 3), (127, 64, 1), (256, 224, 1)])
+def test_a_picture_of_twice_the_size_or_more_is_averaged_over_boxes_first(
+    rng: torch.Generator, side: int, size: int, boxes: int
+) -> None:
+    image, numbers = smooth_pictures(2, side, rng), views.draw(2, 3, rng)
+    noise = 2 * torch.randint(2, (2, 3, side, side), generator=rng) - 1.0  # what lies between two readings
+    small = F.avg_pool2d(image, boxes)
+    torch.testing.assert_close(numbers.read(image, size), views.augment(small, numbers, size))
+    plain = views.draw(2, 1, rng, ())
+    left = plain.read(noise, size).std()
+    assert left < (0.75 if boxes == 1 else 1.2 / boxes)  # of 1: white noise averages out
+
+
 @given(st.sets(st.sampled_from(ALL)), st.integers(1, 3), st.integers(1, 4), st.integers(0, 2**32))
 @settings(max_examples=25, deadline=None)
 def test_any_policy_any_batch(policy: set[str], n: int, copies: int, seed: int) -> None:
     rng = torch.Generator().manual_seed(seed)
     image = smooth_pictures(n, 24, rng).requires_grad_()
-    out = augment.augment(image, augment.draw(n, copies, rng, policy), 16)
+    out = views.augment(image, views.draw(n, copies, rng, policy), 16)
     assert out.shape == (n * copies, 3, 16, 16)
     assert out.isfinite().all()
     (gradient,) = torch.autograd.grad(out.sum(), image)
@@ -155,15 +168,15 @@ def test_an_image_of_a_batch_gets_what_it_gets_alone() -> None:
         return [torch.Generator().manual_seed(seed) for seed in (4, 9)]
 
     image = smooth_pictures(2, 32, torch.Generator().manual_seed(2))
-    together = augment.augment(image, augment.draw(2, 3, rngs()))
-    alone = [augment.augment(image[i : i + 1], augment.draw(1, 3, rngs()[i])) for i in range(2)]
+    together = views.augment(image, views.draw(2, 3, rngs()))
+    alone = [views.augment(image[i : i + 1], views.draw(1, 3, rngs()[i])) for i in range(2)]
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-6, rtol=0)
 
 
 def test_wrong_arguments_are_refused(rng: torch.Generator) -> None:
     with pytest.raises(ValueError, match="Unknown augmentation 'blur'; known are colour"):
-        augment.draw(1, 1, rng, ["blur"])
+        views.draw(1, 1, rng, ["blur"])
     with pytest.raises(ValueError, match="at least 1, not 0"):
-        augment.draw(1, 0, rng)
-    with pytest.raises(ValueError, match="2 images want 2 generators"):
-        augment.draw(2, 1, [rng])
+        views.draw(1, 0, rng)
+    with pytest.raises(ValueError, match="2 images require 2 generators"):
+        views.draw(2, 1, [rng])

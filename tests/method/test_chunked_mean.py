@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import fusedream_nb as fd
-from fusedream_nb.method import augment
-from fusedream_nb.method.augment import Draw
-from fusedream_nb.method.pieces import mean_in_pieces
+from fusedream_nb.method import views
+from fusedream_nb.method.views import Draw, chunked_mean
 from fusedream_nb.models import Models
 
 SIZE = 8
@@ -25,17 +24,17 @@ class Part:
 
     def __call__(self, image: Tensor, numbers: Draw) -> Tensor:
         """Run out of memory above so many copies."""
-        together = len(image) * numbers.copies
+        together = len(image) * numbers.count
         if together > self.most:
             raise torch.OutOfMemoryError("too many")
         self.seen.append(together)
-        copies = augment.augment(image, numbers)
+        copies = views.augment(image, numbers)
         return copies.square().mul(1.5).sin().mean((1, 2, 3)).view(len(image), -1).mean(1)
 
 
 def drawn(n: int, copies: int) -> tuple[Tensor, Draw]:
     rng = torch.Generator().manual_seed(n + 10 * copies)
-    return torch.rand(n, 3, SIZE, SIZE, generator=rng) * 2 - 1, augment.draw(n, copies, rng)
+    return torch.rand(n, 3, SIZE, SIZE, generator=rng) * 2 - 1, views.draw(n, copies, rng)
 
 
 @settings(max_examples=30, deadline=None)
@@ -46,7 +45,7 @@ def test_value_and_gradient_do_not_depend_on_the_cut(n: int, copies: int, at_onc
     found = []
     for cut in (None, at_once):
         part, leaf = Part(), image.clone().requires_grad_()
-        value = part(leaf, numbers) if cut is None else mean_in_pieces(part, leaf, numbers, cut)[0]
+        value = part(leaf, numbers) if cut is None else chunked_mean(part, leaf, numbers, cut)[0]
         found.append((value.detach(), torch.autograd.grad(value, leaf, outer)[0]))
         assert max(part.seen) <= max(n, cut or n * copies)
         assert sum(part.seen) == n * copies
@@ -57,7 +56,7 @@ def test_value_and_gradient_do_not_depend_on_the_cut(n: int, copies: int, at_onc
 def test_in_one_piece_it_is_the_same_to_the_bit() -> None:
     image, numbers = drawn(2, 4)
     leaf = image.requires_grad_()
-    whole, pieces = Part()(leaf, numbers), mean_in_pieces(Part(), leaf, numbers, 8)[0]
+    whole, pieces = Part()(leaf, numbers), chunked_mean(Part(), leaf, numbers, 8)[0]
     assert torch.equal(whole, pieces)
     gradients = [torch.autograd.grad(v.sum().neg(), leaf)[0] for v in (whole, pieces)]
     assert torch.equal(*gradients)
@@ -66,7 +65,7 @@ def test_in_one_piece_it_is_the_same_to_the_bit() -> None:
 def test_a_second_derivative_is_refused_and_not_half_there() -> None:
     image, numbers = drawn(1, 2)
     leaf = image.requires_grad_()
-    value, _ = mean_in_pieces(Part(), leaf, numbers, 2)
+    value, _ = chunked_mean(Part(), leaf, numbers, 2)
     (first,) = torch.autograd.grad(value.square().sum(), leaf, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         first.sum().backward()
@@ -76,7 +75,7 @@ def test_a_second_derivative_is_refused_and_not_half_there() -> None:
 def test_nothing_is_differentiated_that_nobody_wants(how: str) -> None:
     image, numbers = drawn(2, 4)
     with torch.set_grad_enabled(how != "no_grad"):
-        value, _ = mean_in_pieces(Part(), image.requires_grad_(how == "no_grad"), numbers, 2)
+        value, _ = chunked_mean(Part(), image.requires_grad_(how == "no_grad"), numbers, 2)
     assert not value.requires_grad
 
 
@@ -85,18 +84,18 @@ def test_where_memory_is_short_fewer_go_at_once_and_it_says_so() -> None:
     image, numbers = drawn(2, 9)
     part, leaf = Part(most=6), image.requires_grad_()
     with pytest.warns(UserWarning, match=r"not enough memory for 18 .* at once; 10 go at a time"):
-        value, at_once = mean_in_pieces(part, leaf, numbers, 10**9)
+        value, at_once = chunked_mean(part, leaf, numbers, 10**9)
     assert at_once == 6
     assert max(part.seen) == 6
     torch.testing.assert_close(value, Part()(leaf, numbers))
-    assert mean_in_pieces(part, leaf, numbers, at_once)[1] == 6
+    assert chunked_mean(part, leaf, numbers, at_once)[1] == 6
 
 
 @pytest.mark.filterwarnings("ignore:There is not enough memory")
 def test_where_not_even_one_fits_the_error_comes_out() -> None:
     image, numbers = drawn(3, 4)
     with pytest.raises(torch.OutOfMemoryError):
-        mean_in_pieces(Part(most=2), image, numbers, 12)
+        chunked_mean(Part(most=2), image, numbers, 12)
 
 
 def test_augclip_takes_as_many_as_its_encoder_says(
