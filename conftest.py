@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 # The kernels that nbval starts inherit these: the same work on every machine, whatever its owner has set.
-os.environ["FUSEDREAM_BUDGET"] = "quick"
+os.environ["FUSEDREAM_BUDGET"] = "smoke"
 os.environ["FUSEDREAM_DEVICE"] = "cpu"
 os.environ["FUSEDREAM_OFFLINE"] = "1"  # what is missing is told, not fetched
 os.environ.pop("FUSEDREAM_MODEL", None)

@@ -22,8 +22,8 @@ import fusedream_nb as fd
 models = fd.load(device="cpu")
 session = fd.live(fd.fusedream("a photo of a blue dog", models, M=20, steps=100_000, copies=COPIES))
 uses = []
-session.watchers.append(lambda s: s.step and uses.append((time.time(), s.step.index, dict(s.run.knobs))))
-panel = session.watchers[0].__self__
+session.callbacks.append(lambda s: s.step and uses.append((time.time(), s.step.index, dict(s.run.knobs))))
+panel = session.callbacks[0].__self__
 """
 
 

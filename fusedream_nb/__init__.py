@@ -30,7 +30,7 @@ _WHERE = {  # loaded when first asked for: the import itself takes no torch
     "budget": "fusedream_nb.method.budgets",
     "claim": "fusedream_nb.notebook.claims",
     "grid": "fusedream_nb.notebook.show",
-    "live": "fusedream_nb.notebook.studio",
+    "live": "fusedream_nb.notebook.live",
     "checkpointed": "fusedream_nb.records.checkpoint",
     "save": "fusedream_nb.records.record",
     "read_record": "fusedream_nb.records.record",
@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     from fusedream_nb.method.views import Cutouts
     from fusedream_nb.models import load
     from fusedream_nb.notebook.claims import claim
+    from fusedream_nb.notebook.live import live
     from fusedream_nb.notebook.show import grid
-    from fusedream_nb.notebook.studio import live
     from fusedream_nb.records.checkpoint import checkpointed
     from fusedream_nb.records.record import read_record, save
     from fusedream_nb.records.replay import replay

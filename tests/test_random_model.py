@@ -36,6 +36,7 @@ def random_model(asked, request, monkeypatch, tmp_path):
     """Set FUSEDREAM_MODEL to a stand-in, its encoders beside it in a cache of the test's own."""
     monkeypatch.setenv("FUSEDREAM_CACHE", str(tmp_path))
     monkeypatch.setenv("FUSEDREAM_MODEL", NAME)
+    monkeypatch.setenv("FUSEDREAM_BUDGET", "smoke")
     standins.build(tmp_path, NAME, CLIP, JUDGE, "lpips-squeeze", narrow=request.param == "small")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,9 +27,7 @@ INTERFACE = {  # pixels, z of a picture, y
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All stand-ins, in a cache of their own."""
     folder = tmp_path_factory.mktemp("cache")
-    began = time.monotonic()
     standins.build(folder)
-    assert time.monotonic() - began < 120  # seconds, on a busy machine
     return folder
 
 

@@ -111,7 +111,7 @@ FIGURES: dict[str, dict[str, tuple[Any, ...]]] = {
     },
     "fd-17": {  # 06: prompts, BasinCMA's population, further multiples of FuseDream's time
         "M": (None, 150, 500, 500, None),
-        "steps": (None, 40, 200, 200, None),
+        "steps": (6, 40, 200, 200, None),
         "copies": (None, 4, 8, 8, None),
         "judged_copies": (None, 6, 24, 24, None),
         "prompts": (2, 5, 5, 5, 5),

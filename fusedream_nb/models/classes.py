@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from .encoders import Clip
 
 TEMPLATE = "a photo of a {}."  # CLIP's own for zero-shot classification (Radford et al., 2021, §3.1.4)
+
+GROUPS = {"dog": range(151, 269), "cat": range(281, 286)}  # ImageNet's classes of nouns that name none
 
 
 def imagenet() -> tuple[str, ...]:
@@ -66,3 +68,16 @@ def near(prompt: str, generator: Generator, clip: Clip, n: int = 10) -> FewClass
     if not names or not isinstance(generator, ClassConditional):
         raise ValueError("The nearest classes are found by their names; this generator has none.")
     return FewClasses(generator, nearest_classes(prompt, names, clip, min(n, len(names))))
+
+
+def named(noun: str, generator: Generator) -> Callable[[int, torch.Generator], Latent]:
+    """Return the law of a generator whose y is of the classes that a noun names; of all where it names none.
+
+    Those are the class of that name, or for ImageNet's thousand a group of them (:data:`GROUPS`).
+    """
+    names = list(getattr(generator, "class_names", ()))
+    own = [i for i, name in enumerate(names) if name == noun]
+    own = own or [i for i in GROUPS.get(noun, ()) if len(names) == len(imagenet())]
+    if not own or not isinstance(generator, ClassConditional):
+        return generator.sample
+    return FewClasses(generator, own)

@@ -1,7 +1,7 @@
-"""A paper's claim as a checked line: told where it is shown, compared by nbval, kept for the report.
+"""A paper's claim as a checked line: reported where it is shown, compared by tests, kept for the report.
 
 The line that :func:`claim` prints holds no numbers, so it is the same on every machine as long as the
-claim's verdict is; :func:`numbers_line` says the numbers, in a cell that nothing compares.
+claim's verdict is; :func:`numbers_line` gives the numbers, in a cell that nothing compares.
 """
 
 from __future__ import annotations
@@ -18,68 +18,83 @@ from typing import TYPE_CHECKING, SupportsFloat, TypeAlias
 if TYPE_CHECKING:  # the report reads claims too, and takes no torch
     from torch import Tensor
 
+    from fusedream_nb.method.budgets import Budget
+
 Number: TypeAlias = "SupportsFloat | Sequence[SupportsFloat | None] | Tensor | None"
 
-_TOLD: list[Claim] = []
+_CLAIMS: list[Claim] = []
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of a figure, whether it holds here, and the numbers it was judged by."""
+    """One claim of a figure, whether it holds here, the numbers behind it, and whether these count."""
 
     figure: str
     statement: str
     holds: bool
     numbers: dict[str, float | None | list[float | None]]
+    counts: bool = True
 
 
-def claim(figure: str, statement: str, holds: bool | Tensor, **numbers: Number) -> bool:
+def claim(
+    figure: str, statement: str, holds: bool | Tensor, *, sizes: Budget | None = None, **numbers: Number
+) -> bool:
     """Print ``figure · statement · holds`` (or ``differs``), keep the numbers, return the verdict.
 
-    ``figure`` is the id of a figure or notebook ("fd-02"), ``numbers`` are what the verdict rests on:
-    one value, or one for each seed. With FUSEDREAM_CLAIMS set to a file's path, a line of JSON is
-    appended there. Raises ValueError for a blank figure or statement.
+    With FUSEDREAM_CLAIMS set to a file's path, a line of JSON is appended there.
+
+    Args:
+        figure: the id of a figure or notebook, "fd-02".
+        statement: what is claimed, without numbers.
+        holds: the verdict.
+        sizes: the budget behind it; where its verdicts do not count, the line says that instead.
+        numbers: what the verdict rests on: one value, or one per seed.
+
+    Raises ValueError for a blank figure or statement.
     """
     if not figure.strip() or not statement.strip():
-        raise ValueError("A claim wants the id of its figure and a statement; one of them is blank.")
-    told = Claim(
+        raise ValueError("A claim requires a statement and the id of its figure; one of them is blank.")
+    made = Claim(
         " ".join(figure.split()),
         " ".join(statement.split()),
         bool(holds),
         {name: _plain(value) for name, value in numbers.items()},
+        sizes is None or sizes.counts,
     )
-    _TOLD.append(told)
-    print(f"{told.figure} · {told.statement} · {'holds' if told.holds else 'differs'}")
+    _CLAIMS.append(made)
+    verdict = ("holds" if made.holds else "differs") if made.counts else "not counted"
+    print(f"{made.figure} · {made.statement} · {verdict}")
     if path := os.environ.get("FUSEDREAM_CLAIMS"):
         with Path(path).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(told), ensure_ascii=False) + "\n")
-    return told.holds
+            file.write(json.dumps(asdict(made), ensure_ascii=False) + "\n")
+    return made.holds
 
 
 def claims() -> list[Claim]:
-    """Return the claims told in this process so far, the oldest first."""
-    return list(_TOLD)
+    """Return the claims made in this process so far, the oldest first."""
+    return list(_CLAIMS)
 
 
 def read_claims(path: str | Path) -> list[Claim]:
     """Return the claims in a file that :func:`claim` wrote, the last verdict of each; [] if there is none."""
     lines = Path(path).read_text("utf-8").splitlines() if Path(path).exists() else []
-    told = [Claim(**json.loads(line)) for line in lines]
-    return list({(one.figure, one.statement): one for one in told}.values())
+    made = [Claim(**json.loads(line)) for line in lines]
+    return list({(one.figure, one.statement): one for one in made}.values())
 
 
 def numbers_line(**numbers: Number) -> str:
-    """Return ``name value`` for each number, ``mean ± sd (n = …)`` for one a seed, joined by dots."""
+    """Return ``name value`` for each number, ``mean ± sd (n = …)`` for one per seed, joined by dots."""
     return " · ".join(f"{name.replace('_', ' ')} {_spoken(value)}" for name, value in numbers.items())
 
 
 def clear(values: Sequence[float] | Tensor) -> bool:
-    """Say whether the mean of values, one a seed or prompt, lies more than two standard errors above zero.
+    """Say whether the mean of values, one per seed or prompt, lies more than two standard errors above zero.
 
-    Raises statistics.StatisticsError for fewer than two values.
+    A single value is never clear. Raises statistics.StatisticsError for none.
     """
     numbers = _floats(values)
-    return statistics.fmean(numbers) > 2 * statistics.stdev(numbers) / len(numbers) ** 0.5
+    mean = statistics.fmean(numbers)
+    return len(numbers) > 1 and mean > 2 * statistics.stdev(numbers) / len(numbers) ** 0.5
 
 
 def share(outcomes: Sequence[bool] | Tensor) -> str:
@@ -91,13 +106,13 @@ def share(outcomes: Sequence[bool] | Tensor) -> str:
 
     hits = [bool(x) for x in _floats(outcomes)]
     if not hits:
-        raise ValueError("A share wants at least one outcome; there is none.")
+        raise ValueError("A share requires at least one outcome; there is none.")
     low, high = binomtest(sum(hits), len(hits)).proportion_ci(0.95, method="wilson")
     return f"{sum(hits)} of {len(hits)} ({sum(hits) / len(hits):.0%}, {100 * low:.0f}–{high:.0%})"
 
 
 def _floats(value: Number) -> list[float]:
-    """Return a number, or one a seed, as floats; None, which JSON has for what is not finite, as NaN."""
+    """Return a number, or one per seed, as floats; None, which JSON has for what is not finite, as NaN."""
     if isinstance(value, Sequence):
         listed = value
     else:  # a tensor, or one number

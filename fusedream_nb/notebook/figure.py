@@ -2,7 +2,7 @@
 
 With FUSEDREAM_FIGURES set to a folder, a figure that has an id is also written there as ``<id>.png``, and
 as ``<id>.svg`` where it is a plot. The files carry a record: id, alternative text, and whatever is in
-FUSEDREAM_RECORD, a JSON object that tells how the notebook was run.
+FUSEDREAM_RECORD, a JSON object that says how the notebook was run.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure as Canvas
+from matplotlib import figure as mpl
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-CHUNK, FORMAT = "fusedream", 1  # key of the iTXt chunk and version of a record, as in pictures
+from fusedream_nb.records import png
+
+FORMAT = 1  # of a figure's record
 # For matplotlib.rc_context; a "$" in a prompt is a "$", and equal plots have equal bytes.
 STYLE: Any = {
     "font.size": 8,
@@ -49,20 +51,20 @@ class Figure:
         return Path(path)
 
 
-def blank(width: float, height: float, alt: str, world: str | None = None) -> Canvas:
+def blank(width: float, height: float, alt: str, world: str | None = None) -> mpl.Figure:
     """Return an empty Matplotlib figure of a size in inches, with the world's name in its corner.
 
     Raises ValueError for a blank ``alt``: what will not be described is not drawn.
     """
     if not alt.strip():
-        raise ValueError("Every picture wants an alternative text: say in alt what is to be seen.")
-    canvas = Canvas(figsize=(width, height), facecolor="white")
+        raise ValueError("A picture requires an alternative text; describe in alt what it shows.")
+    drawing = mpl.Figure(figsize=(width, height), facecolor="white")
     if world:
-        canvas.text(0.998, 0.005, world, ha="right", va="bottom", fontsize=6, color="#555555")
-    return canvas
+        drawing.text(0.998, 0.005, world, ha="right", va="bottom", fontsize=6, color="#555555")
+    return drawing
 
 
-def finish(canvas: Canvas, alt: str, figure: str | None = None, *, plot: bool = False) -> Figure:
+def finish(drawing: mpl.Figure, alt: str, figure: str | None = None, *, plot: bool = False) -> Figure:
     """Return a drawn figure in 256 colours of its own: a fifth of the bytes, so notebooks stay small.
 
     ``figure`` is its id, "fd-05", or, where a figure has several parts, "fd-05-curves"; ``plot`` says
@@ -70,15 +72,17 @@ def finish(canvas: Canvas, alt: str, figure: str | None = None, *, plot: bool = 
     """
     if figure is not None and not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", figure):
         raise ValueError(f"A figure's id is like fd-05 or fd-05-curves; {figure!r} is not.")
-    drawn = io.BytesIO()
-    canvas.savefig(drawn, format="png")
-    picture = _few_colours(Image.open(drawn).convert("RGB"))
+    file = io.BytesIO()
+    drawing.savefig(file, format="png")
+    picture = _few_colours(Image.open(file).convert("RGB"))
     folder = os.environ.get("FUSEDREAM_FIGURES")
     if figure and folder:
         record = _record(figure, alt)
-        _write(Path(folder) / f"{figure}.png", _png(picture, alt, record))
+        files = {Path(folder) / f"{figure}.png": _png(picture, alt, record)}
         if plot:
-            _write(Path(folder) / f"{figure}.svg", _svg(canvas, alt, record))
+            files[Path(folder) / f"{figure}.svg"] = _svg(drawing, alt, record)
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        png.write(files)
     return Figure(_png(picture, alt), alt)
 
 
@@ -105,20 +109,12 @@ def _png(picture: Image.Image, alt: str, record: str | None = None) -> bytes:
     small, text = io.BytesIO(), PngInfo()
     text.add_itxt("Description", alt)
     if record:
-        text.add_itxt(CHUNK, record)
+        text.add_itxt(png.CHUNK, record)
     picture.save(small, "PNG", optimize=True, pnginfo=text)
     return small.getvalue()
 
 
-def _svg(canvas: Canvas, alt: str, record: str) -> bytes:
-    drawn = io.BytesIO()
-    canvas.savefig(drawn, format="svg", metadata={"Date": None, "Description": alt, "Source": record})
-    return drawn.getvalue()
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name, then rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(data)
-    part.replace(path)
+def _svg(drawing: mpl.Figure, alt: str, record: str) -> bytes:
+    file = io.BytesIO()
+    drawing.savefig(file, format="svg", metadata={"Date": None, "Description": alt, "Source": record})
+    return file.getvalue()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from io import BytesIO
 
@@ -11,15 +12,22 @@ import ipywidgets as widgets
 import torch
 from torchvision.utils import save_image
 
-from . import curve
-from .controls import Controls
-from .live import Session
+from .knobs import Controls
+from .session import Session
+from .show import PALETTE
 
 OFTEN = 0.2  # seconds between two pictures, at least
 SHARE, LONGEST = 25, 2.0  # and so many times what drawing one takes: 4 % of the time; but no longer
 SHOWN = 256  # pixels that a picture is high on the screen
 GAP = 1 / 32  # of a picture's width, between the two
 MARKS = 60  # of the knobs' changes, the last ones
+WIDTH, HEIGHT, MARGIN = 520, 120, 4
+RIGHT = WIDTH - 46  # where the curves end; beyond are the numbers
+DASHES = ("", "6 3", "2 3", "8 3 2 3")
+POINTS = 300  # more are not seen
+LETTERS = 28  # of a curve's name
+
+Curve = Sequence[tuple[float, float]]
 
 
 class Panel:
@@ -47,7 +55,7 @@ class Panel:
         wrap = widgets.Layout(flex_flow="row wrap")
         self.widget = Box([buttons, self.state, widgets.HBox([left, knobs], layout=wrap)])
         self._due, self._times = 0.0, [(0, time.perf_counter())]
-        session.watchers.append(self.update)
+        session.callbacks.append(self.update)
 
     def _actions(self) -> list[tuple[str, str, str, Callable[[], object]]]:
         do = self.session
@@ -63,14 +71,14 @@ class Panel:
     def update(self, session: Session) -> None:
         """Show how things stand, unless it was shown a moment ago and the run goes on."""
         began = time.perf_counter()
-        if session.mood == "playing" and began < self._due:
+        if session.status == "playing" and began < self._due:
             return
         step = session.step
         if step is not None:
             self.picture.value = _png(step.image[0], step.best_image[0])
             self.captions.value = _captions()
             self.scores.value, self.losses.value = self._drawn(session)
-        self.state.value = self._told(session)
+        self.state.value = self._facts(session)
         self.controls.follow()
         now = time.perf_counter()
         self._due = now + max(OFTEN, min(LONGEST, SHARE * (now - began)))
@@ -89,11 +97,11 @@ class Panel:
                     lines.setdefault(name, []).append((index, value))
         scores, losses = curves
         return (
-            curve.svg(scores, marks, f"Score and best score up to step {last}"),
-            curve.svg(losses, marks, f"Losses up to step {last}"),
+            svg(scores, marks, f"Score and best score up to step {last}"),
+            svg(losses, marks, f"Losses up to step {last}"),
         )
 
-    def _told(self, session: Session) -> str:
+    def _facts(self, session: Session) -> str:
         step = session.step
         if step is None:
             return escape(session.message) or "choosing a start …"
@@ -104,7 +112,7 @@ class Panel:
         speed = max(0, last - first) / max(1e-9, now - then)
         left = f" · {_spoken((step.total - step.index) / speed)} left" if speed else ""
         facts = f"step {step.index} of {step.total} · {speed:.1f} step/s{left} · {_memory()}"
-        return f"<b>{session.mood}</b> · {facts}<br>{escape(session.message)}"
+        return f"<b>{session.status}</b> · {facts}<br>{escape(session.message)}"
 
 
 class Box(widgets.VBox):  # type: ignore[misc]
@@ -151,3 +159,58 @@ def _memory() -> str:
     import psutil
 
     return f"{psutil.Process().memory_info().rss / 2**20:,.0f} MB"
+
+
+def svg(curves: Mapping[str, Curve], marks: Mapping[float, str], alt: str) -> str:
+    """Return an SVG of named curves of (x, y), y of finite numbers, with marks: x and what happened there."""
+    points = [p for curve in curves.values() for p in curve if math.isfinite(p[1])]
+    if not points:
+        return ""
+    low, high = min(y for _, y in points), max(y for _, y in points)
+    last = max(1.0, *(x for x, _ in points))
+
+    def place(x: float, y: float) -> str:
+        right = MARGIN + (RIGHT - MARGIN) * x / last
+        down = HEIGHT - MARGIN - (HEIGHT - 2 * MARGIN) * (y - low) / (high - low or 1)
+        return f"{right:.1f},{down:.1f}"
+
+    rows = [_mark(x / last, text) for x, text in marks.items()]
+    for i, curve in enumerate(curves.values()):
+        line = " ".join(place(x, y) for x, y in curve[:: max(1, len(curve) // POINTS)] if math.isfinite(y))
+        dash = f'stroke-dasharray="{DASHES[i % len(DASHES)]}"'
+        rows.append(
+            f'<polyline points="{line}" fill="none" stroke="{_colour(i)}" stroke-width="1.8" {dash}/>'
+        )
+    rows += [_number(high, 12), _number(low, HEIGHT - MARGIN)]
+    return (
+        f'<svg role="img" aria-label="{escape(alt)}" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
+        f'height="{HEIGHT}" style="background:#fff">{"".join(rows)}</svg><br>{_legend(curves)}'
+    )
+
+
+def _colour(place: int) -> str:
+    return PALETTE[place % len(PALETTE)]
+
+
+def _mark(share: float, text: str) -> str:
+    x = MARGIN + (RIGHT - MARGIN) * min(1.0, share)
+    line = f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{HEIGHT}" stroke="#999" stroke-dasharray="1 2">'
+    return f"{line}<title>{escape(text)}</title></line>"
+
+
+def _number(value: float, down: float) -> str:
+    return f'<text x="{RIGHT + 6}" y="{down}" font-size="11" fill="#555">{value:.3g}</text>'
+
+
+def _legend(curves: Mapping[str, Curve]) -> str:
+    """Return each curve's colour, dash, name and last value."""
+    rows = []
+    for i, (name, curve) in enumerate(curves.items()):
+        short = name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…"
+        line = (
+            f'<svg width="26" height="8"><line x1="0" x2="26" y1="4" y2="4" stroke="{_colour(i)}" '
+            f'stroke-width="2.4" stroke-dasharray="{DASHES[i % len(DASHES)]}"/></svg>'
+        )
+        if curve:
+            rows.append(f'<span style="white-space:nowrap">{line} {escape(short)} {curve[-1][1]:.3f}</span>')
+    return " &nbsp; ".join(rows)

@@ -12,22 +12,25 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 import torch
+from matplotlib import figure as mpl
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
 from torch import Tensor
 
 from fusedream_nb.method.run import Step
 
 from .figure import STYLE, Figure, blank, finish
 
-# Okabe and Ito (2008): told apart with any colour vision; each comes with a dash of its own too.
+# Okabe and Ito (2008): distinct with any colour vision; each has its own dash too.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 2)))
-TILE = 1.5  # inches a picture
+TILE = 1.5  # inches per picture
 LETTERS = 24  # as many as fit along a picture
-LINE = 0.14  # inches a line of text
+LINE = 0.14  # inches per line of text
 FEW = 12  # curves of so few points show each of them
+PANEL, LARGE = 2.3, 3.1  # inches of a cost plane; the larger where there are at most two in a row
+ARROW = 0.12  # of the axes' range: an arrow of the mean length
+MARKERS = ("o", "s")  # nearer to the first prompt, nearer to the second
 
 
 @rc_context(STYLE)
@@ -51,14 +54,16 @@ def grid(
     batch = images if isinstance(images, Tensor) else torch.cat([part.cpu() for part in images])
     pixels = ((batch.detach().float().cpu().clamp(-1, 1) + 1) / 2).permute(0, 2, 3, 1).numpy()
     if len(pixels) == 0 or len(titles) > len(pixels):
-        raise ValueError(f"A grid wants an image for each title: {len(pixels)} images, {len(titles)} titles.")
+        raise ValueError(
+            f"A grid requires an image for each title: {len(pixels)} images, {len(titles)} titles."
+        )
     columns = columns or min(len(pixels), 6)
     count = math.ceil(len(pixels) / columns)
     if len(rows) > count:
-        raise ValueError(f"A grid wants a row for each name: {count} rows, {len(rows)} names.")
+        raise ValueError(f"A grid requires a row per name: {count} rows, {len(rows)} names.")
     letters = max(1, round(LETTERS * tile / TILE))
     above, beside = _wrapped(titles, letters), _wrapped(rows, letters)
-    canvas, axes = _tiles(columns, count, _lines(above), _lines(beside), tile, alt, world)
+    drawing, axes = _tiles(columns, count, _lines(above), _lines(beside), tile, alt, world)
     smooth = "lanczos" if batch.shape[-1] < 200 else "antialiased"
     for ax, image in zip(axes, pixels, strict=False):
         ax.imshow(image, interpolation=smooth)
@@ -66,22 +71,22 @@ def grid(
         ax.set_title(title, fontsize=8, pad=3)
     for ax, name in zip(axes[::columns], beside, strict=False):
         ax.text(-0.03, 0.5, name, rotation=90, ha="right", va="center", transform=ax.transAxes)
-    return finish(canvas, alt, figure)
+    return finish(drawing, alt, figure)
 
 
 def _tiles(
     columns: int, rows: int, above: int, beside: int, tile: float, alt: str, world: str | None
-) -> tuple[Canvas, list[Axes]]:
+) -> tuple[mpl.Figure, list[Axes]]:
     """Return an empty sheet of square axes, with room for lines of text above and beside each."""
     title, margin, foot = 0.05 + LINE * above, (0.05 + LINE * beside) * bool(beside), LINE * bool(world)
     width, height = margin + columns * tile, rows * (tile + title) + foot
-    canvas = blank(width, height, alt, world)
-    axes = list(canvas.subplots(rows, columns, squeeze=False).flatten())
+    drawing = blank(width, height, alt, world)
+    axes = list(drawing.subplots(rows, columns, squeeze=False).flatten())
     space = {"left": margin / width, "right": 1.0, "top": 1 - title / height, "bottom": foot / height}
-    canvas.subplots_adjust(**space, wspace=0.04, hspace=title / tile)
+    drawing.subplots_adjust(**space, wspace=0.04, hspace=title / tile)
     for ax in axes:
         ax.set_axis_off()
-    return canvas, axes
+    return drawing, axes
 
 
 def _wrapped(texts: Sequence[str], letters: int) -> list[str]:
@@ -107,9 +112,9 @@ def filmstrip(
     """
     runs = steps if isinstance(steps, Mapping) else {"": steps}
     if not runs or not all(runs.values()):
-        raise ValueError("A filmstrip wants at least one step; this list is empty.")
+        raise ValueError("A filmstrip requires at least one step; this list is empty.")
     if len({run[0].image.shape for run in runs.values()}) > 1:
-        raise ValueError("The runs of one filmstrip want equally many images of one size each.")
+        raise ValueError("The runs of one filmstrip must have equally many images of one size.")
     frames = min(frames, *map(len, runs.values()))
     strips = [_frames(run, frames) for run in runs.values()]
     images, titles = torch.cat([strip for strip, _ in strips]), [title for _, row in strips for title in row]
@@ -148,22 +153,22 @@ def curves(
     logarithmic axis that is to show zero.
     """
     if not series:
-        raise ValueError("A plot of curves wants at least one; this mapping is empty.")
+        raise ValueError("A plot requires at least one curve; this mapping is empty.")
     if log and (x is None or min(x) <= 0):
-        raise ValueError("A logarithmic axis wants x, all of it above zero.")
-    canvas = blank(5.2, 2.8, alt, world)
-    canvas.set_layout_engine("constrained")
-    ax = canvas.subplots()
+        raise ValueError("A logarithmic axis requires x, all of it above zero.")
+    drawing = blank(5.2, 2.8, alt, world)
+    drawing.set_layout_engine("constrained")
+    ax = drawing.subplots()
     for i, (name, values) in enumerate(series.items()):
         _curve(ax, i, name, torch.atleast_2d(torch.as_tensor(values).detach().float().cpu()), x)
     ax.set(xlabel=xlabel, ylabel=ylabel)
     if log:
         ax.set_xscale("log")
-        ax.xaxis.set_major_formatter("{x:,g}")  # Matplotlib's own wants the mathematics that STYLE forbids
+        ax.xaxis.set_major_formatter("{x:,g}")  # Matplotlib's own needs the mathematics that STYLE forbids
         ax.xaxis.set_minor_formatter("")
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False)
-    return finish(canvas, alt, figure, plot=True)
+    return finish(drawing, alt, figure, plot=True)
 
 
 def _curve(ax: Axes, place: int, name: str, runs: Tensor, x: Sequence[float] | None) -> None:
@@ -178,3 +183,71 @@ def _curve(ax: Axes, place: int, name: str, runs: Tensor, x: Sequence[float] | N
     if len(runs) > 1:
         spread = runs.std(0)
         ax.fill_between(at, mean - spread, mean + spread, color=colour, alpha=0.18, linewidth=0)
+
+
+@rc_context(STYLE)
+def cost_plane(
+    panels: Mapping[str, tuple[Tensor, Tensor]],
+    prompts: Sequence[str],
+    *,
+    alt: str,
+    pair: tuple[int, int] = (0, 1),
+    columns: int | None = None,
+    figure: str | None = None,
+    world: str | None = None,
+) -> Figure:
+    """Draw patches on the plane of their costs to two prompts, and where a descent pulls each (Eq. 7).
+
+    A panel is (costs, tangents), both [patches, m], under its name; ``pair`` are the places of the two
+    prompts among the m. An arrow is -w. All panels share their range and the arrows' scale.
+    Raises ValueError for a blank ``alt``, for no panels, and for a pair that is not among the prompts.
+    """
+    if not panels:
+        raise ValueError("A cost plane requires at least one panel; this mapping is empty.")
+    if not all(0 <= place < len(prompts) for place in pair):
+        raise ValueError(f"The pair {pair} is not among {len(prompts)} prompts.")
+    columns = columns or min(len(panels), 3)
+    rows = math.ceil(len(panels) / columns)
+    drawn = {
+        name: (costs.detach().float().cpu()[:, list(pair)], -tangents.detach().float().cpu()[:, list(pair)])
+        for name, (costs, tangents) in panels.items()
+    }
+    at, pull = (torch.cat(parts) for parts in zip(*drawn.values(), strict=True))
+    scale = ARROW * max(float(at.max() - at.min()), 1e-3) / pull.norm(dim=1).mean().clamp(min=1e-12)
+    low, high = _range(torch.cat([at, at + scale * pull]))
+    side = PANEL if columns > 2 else LARGE
+    lines = max(name.count("\n") + 1 for name in drawn)
+    drawing = blank(columns * side + 0.3, rows * (side + 0.15 * lines) + 0.4, alt, world)
+    drawing.set_layout_engine("constrained", rect=(0, 0.03, 1, 0.94), h_pad=0.1)
+    cells = drawing.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    for ax, (name, (costs, pull)) in zip(cells.flat, drawn.items(), strict=False):
+        _panel(ax, costs, scale * pull)
+        ax.set_title(name, fontsize=8)
+        ax.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+    for ax in cells.flat[len(drawn) :]:
+        ax.set_axis_off()
+    first, second = (f"cost to “{prompts[place]}”" for place in pair)
+    drawing.supxlabel(textwrap.fill(first, round(30 * columns)), fontsize=8)
+    drawing.supylabel(textwrap.fill(second, round(30 * rows * side / PANEL)), fontsize=8)
+    return finish(drawing, alt, figure, plot=True)
+
+
+def _range(costs: Tensor) -> tuple[float, float]:
+    """Return what both axes show: all patches and the tips of their arrows, with a margin."""
+    low, high = float(costs.min()), float(costs.max())
+    room = 0.05 * max(high - low, 1e-3)
+    return low - room, high + room
+
+
+def _panel(ax: Axes, costs: Tensor, pull: Tensor) -> None:
+    """Draw patches [n, 2] and their arrows; on the dotted line both prompts are equally near."""
+    ax.axline((0, 0), slope=1, color="#999999", linewidth=0.8, linestyle=":")
+    second = costs[:, 1] < costs[:, 0]
+    for place, mine in enumerate((~second, second)):
+        at, to, colour = costs[mine], pull[mine], PALETTE[place]
+        x, y = at.unbind(1)
+        true = {"angles": "xy", "scale_units": "xy", "scale": 1.0}  # in the axes' own units
+        ax.quiver(x, y, *to.unbind(1), color=colour, width=0.006, alpha=0.75, **true)  # type: ignore[arg-type]
+        ax.scatter(x, y, s=11, color=colour, marker=MARKERS[place], linewidths=0, zorder=3)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(labelsize=7)

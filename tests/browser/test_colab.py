@@ -24,7 +24,7 @@ TOLD = """
 import json, IPython, ipykernel, ipywidgets
 print(json.dumps({
     "versions": [IPython.__version__, ipykernel.__version__, ipywidgets.__version__],
-    "log": session.run.log, "mood": session.mood, "last": session.result().index,
+    "log": session.run.log, "status": session.status, "last": session.result().index,
     "off": fd.replay(session.save()[0])[1],
 }))
 """
@@ -120,5 +120,5 @@ def test_in_colab_the_cell_goes_on_and_hears_its_knobs(front: Front) -> None:
     turned = {k: v for entry in told["log"] for k, v in entry.items() if k != "step"}
     assert turned == {"cutout": 0.25, "copies": 3}
     assert len(told["log"]) == 2
-    assert (told["mood"], told["off"]) == ("stopped", 0)
+    assert (told["status"], told["off"]) == ("stopped", 0)
     assert told["last"] >= told["log"][-1]["step"] > 0

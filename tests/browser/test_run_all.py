@@ -60,7 +60,7 @@ def test_restart_and_run_all(book: Any) -> None:
     assert book.kernel.ask("__import__('os').getpid()") != before
     book.panel().watch()
     book.panel().click("Stop")
-    book.kernel.wait("session.mood == 'stopped'")
+    book.kernel.wait("session.status == 'stopped'")
 
 
 @pytest.mark.parametrize("number", ["15", "02", "07", "11"])

@@ -1,18 +1,29 @@
-"""A run steered by mouse and keyboard in JupyterLab; each test goes on from the one before."""
+"""A run steered by mouse and keyboard, once in each front end; each test goes on from the one before."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 pytestmark = pytest.mark.browser
 
+FRONTS = {  # what is installed on top of this environment, and what serves it
+    "lab": ((), "jupyterlab"),
+    "notebook": (("notebook>=7.2", "ipywidgets>=8", "ipykernel"), "notebook"),
+    "old": (
+        ("ipykernel==6.30.*", "ipywidgets==7.7.1", "jupyterlab-widgets==1.1.*", "jupyterlab"),
+        "jupyterlab",
+    ),
+}
 LIVE = """
+import ipywidgets
 import fusedream_nb as fd
-from fusedream_nb.method.budgets import Budget
+from dataclasses import replace
 models = fd.load(device="cpu")
-tiny = Budget("tiny", M=4, k=2, steps=100_000, copies=2, lr=0.02, start_copies=1, judged_copies=2)
+tiny = replace(fd.budget("smoke"), steps=100_000)
 session = fd.live(fd.fusedream("a blue dog", models, seed=3, budget=tiny), out="made")
 """
 OTHER = """
@@ -20,13 +31,24 @@ other = fd.live(fd.fusedream("a red car", models, seed=4, budget=tiny))
 """
 
 
-@pytest.fixture(scope="module")
-def book(lab: Any) -> Any:
+@pytest.fixture(scope="module", params=FRONTS)
+def book(
+    request: Any,
+    chromium: Any,
+    environment: Callable[..., Any],
+    lab_of: Callable[..., Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Any]:
     """A notebook whose first cell has begun a session, which goes on."""
-    opened = lab.open(lab.write("steering.ipynb", LIVE, OTHER))
-    opened.run(0)
-    opened.kernel.wait("session.step is not None and session.step.index > 1")
-    return opened
+    needed, front = FRONTS[request.param]
+    python = environment(*needed) if needed else sys.executable
+    with lab_of(python, chromium, tmp_path_factory.mktemp(request.param), front) as lab:
+        opened = lab.open(lab.write("steering.ipynb", LIVE, OTHER))
+        opened.run(0)
+        opened.kernel.wait("session.step is not None and session.step.index > 1")
+        old = opened.kernel.ask("ipywidgets.__version__") == "7.7.1"
+        assert old == (request.param == "old")
+        yield opened
 
 
 def test_dragging_a_slider_changes_the_run_while_it_goes_on(book: Any, wait_for: Any) -> None:
@@ -38,7 +60,7 @@ def test_dragging_a_slider_changes_the_run_while_it_goes_on(book: Any, wait_for:
     assert 0.1 < lr < 0.6
     assert log[0]["step"] >= before > 0
     wait_for(lambda: kernel.ask("session.step.index") > log[0]["step"] + 2)
-    assert kernel.ask("session.mood") == "playing"
+    assert kernel.ask("session.status") == "playing"
     wait_for(lambda: panel.picture() != picture)
     wait_for(lambda: any("lr" in mark for mark in panel.marks()), panel.marks)
 
@@ -46,7 +68,7 @@ def test_dragging_a_slider_changes_the_run_while_it_goes_on(book: Any, wait_for:
 def test_pause_stands_still_and_step_makes_one(book: Any, wait_for: Any) -> None:
     panel, kernel = book.panel(), book.kernel
     panel.click("Pause")
-    kernel.wait("session.mood == 'paused'")
+    kernel.wait("session.status == 'paused'")
     wait_for(lambda: "paused" in panel.text(), panel.text)
     still = kernel.ask("session.step.index")
     book.page.wait_for_timeout(500)  # long enough for many steps
@@ -55,7 +77,7 @@ def test_pause_stands_still_and_step_makes_one(book: Any, wait_for: Any) -> None
     panel.click("Step")
     wait_for(lambda: f"step {still + 1} of" in panel.text(), panel.text)
     book.page.wait_for_timeout(500)
-    assert kernel.ask("[session.step.index, session.mood]") == [still + 1, "paused"]
+    assert kernel.ask("[session.step.index, session.status]") == [still + 1, "paused"]
 
 
 def test_a_tab_opened_again_shows_the_panel_as_it_is(book: Any, wait_for: Any) -> None:
@@ -66,7 +88,7 @@ def test_a_tab_opened_again_shows_the_panel_as_it_is(book: Any, wait_for: Any) -
     wait_for(lambda: "paused" in panel.text(), panel.text)
     wait_for(lambda: (panel.readout("Learning rate"), panel.picture()) == before)
     panel.click("Play")
-    book.kernel.wait("session.mood == 'playing'")
+    book.kernel.wait("session.status == 'playing'")
     panel.click("Pause")
     wait_for(lambda: "paused" in panel.text(), panel.text)
 
@@ -107,7 +129,7 @@ def test_two_panels_do_not_mix(book: Any, wait_for: Any) -> None:
 def test_stop_save_and_the_same_picture_again(book: Any, wait_for: Any) -> None:
     panel, kernel = book.panel(), book.kernel
     panel.click("Stop")
-    kernel.wait("session.mood == 'stopped'")
+    kernel.wait("session.status == 'stopped'")
     panel.click("Save")
     (path,) = kernel.wait("[str(path) for path in session.saved]")
     wait_for(lambda: "Saved" in panel.text(), panel.text)

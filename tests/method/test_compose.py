@@ -151,7 +151,7 @@ def test_the_best_is_by_the_fixed_augmentations_and_never_falls(models: Models, 
     steps = runs()
     best = torch.stack([step.best_score for step in steps])
     assert (best.diff(dim=0) >= 0).all()
-    last, copies = steps[-1], fd.budget("quick").judged_copies
+    last, copies = steps[-1], fd.budget().judged_copies
     fixed = views.draw(1, copies, torch.Generator().manual_seed(JUDGE_SEED))
     score = fd.AugCLIP(models.clip, PROMPT, copies, fixed=fixed)
     with torch.no_grad():

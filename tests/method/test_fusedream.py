@@ -16,7 +16,7 @@ from fusedream_nb.models import Models
 from fusedream_nb.models.classes import nearest_classes
 from fusedream_nb.models.generators import Latent
 
-SMALL = {"M": 12, "k": 3, "steps": 4, "copies": 4, "lr": 5e-3}
+SMALL = {"start_copies": 4, "judged_copies": 24, "M": 12, "k": 3, "steps": 4, "copies": 4, "lr": 5e-3}
 
 
 class Parabola:

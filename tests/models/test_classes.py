@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import pytest
 import torch
 
 from fusedream_nb.method.latents import top_k
 from fusedream_nb.models import Models
-from fusedream_nb.models.classes import FewClasses, imagenet, nearest_classes
+from fusedream_nb.models.classes import FewClasses, imagenet, named, nearest_classes
 
 
 def test_imagenets_names_are_in_its_order() -> None:
@@ -55,3 +57,17 @@ def test_classes_that_there_are_not(models: Models) -> None:
             FewClasses(models.generator, wrong)
     with pytest.raises(ValueError, match="at most all"):
         nearest_classes("a dog", ["dog"], models.clip, 2)
+
+
+def test_a_noun_names_its_own_class_or_a_group_of_imagenets_or_none(models: Models) -> None:
+    generator, rng = models.generator, torch.Generator()
+    noun = generator.class_names[3]
+    assert named(noun, generator).classes.tolist() == [3]
+    assert named("no such thing", generator)(2, rng.manual_seed(1)).z.equal(
+        generator.sample(2, rng.manual_seed(1)).z
+    )
+    thousand = copy(generator)
+    thousand.class_names, thousand.embeddings = imagenet(), torch.zeros(1000, 2)
+    assert named("dog", thousand).classes.tolist() == list(range(151, 269))
+    assert [imagenet()[i] for i in named("cat", thousand).classes] == list(imagenet()[281:286])
+    assert named("banana", thousand).classes.tolist() == [954]

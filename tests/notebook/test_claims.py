@@ -11,6 +11,7 @@ import sys
 import pytest
 import torch
 
+import fusedream_nb as fd
 from fusedream_nb.notebook.claims import claim, claims, clear, numbers_line, read_claims, share
 
 
@@ -40,6 +41,23 @@ def test_the_numbers_can_be_read_back():
     assert len(claims()) == before + 1  # a copy was emptied, not the list itself
 
 
+@pytest.mark.parametrize("holds", [True, False])
+def test_a_claim_at_smoke_says_that_it_does_not_count(holds, capsys):
+    assert claim("fd-02", "goes up", holds, sizes=fd.budget("smoke"), up=1.0) is holds
+    assert claims()[-1].counts is False
+    assert claim("fd-02", "goes up", holds, sizes=fd.budget("quick", figure="fd-02")) is holds
+    verdict = "holds" if holds else "differs"
+    assert capsys.readouterr().out.splitlines() == [
+        "fd-02 · goes up · not counted",
+        f"fd-02 · goes up · {verdict}",
+    ]
+
+
+def test_one_value_is_never_clear():
+    assert not clear([1.0])
+    assert clear([1.0, 1.1, 0.9])
+
+
 def test_a_statement_stays_on_one_line(capsys):
     claim("fd-01", "two\n  lines", True)
     assert capsys.readouterr().out == "fd-01 · two lines · holds\n"
@@ -62,6 +80,7 @@ def test_the_file_gets_a_line_of_strict_json_each(tmp_path, monkeypatch):
         "statement": "Naht · ü",
         "holds": True,
         "numbers": {"loss": [1.0, None, None]},
+        "counts": True,
     }
     assert rows[1]["holds"] is False
 

@@ -1,4 +1,4 @@
-"""Sessions without a notebook: moods, knobs, errors, memory; and the drivers, on a real event loop."""
+"""Sessions without a notebook: statuses, knobs, errors, memory; and the drivers, on a real event loop."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ from fusedream_nb.method.run import Run, RunConfig, climb
 from fusedream_nb.method.scores import Score
 from fusedream_nb.models import Models
 from fusedream_nb.models.generators import Latent
-from fusedream_nb.notebook import drive as drivers
-from fusedream_nb.notebook import live as sessions
-from fusedream_nb.notebook.curve import svg
-from fusedream_nb.notebook.drive import choose, drive
+from fusedream_nb.notebook import live as drivers
+from fusedream_nb.notebook import session as sessions
 from fusedream_nb.notebook.knobs import KNOBS, SEED, knobs_of
-from fusedream_nb.notebook.live import Session
-from fusedream_nb.notebook.measures import losses, scores
+from fusedream_nb.notebook.live import choose, drive
+from fusedream_nb.notebook.panel import svg
+from fusedream_nb.notebook.session import Session
 
 TINY = Budget("tiny", M=4, k=2, steps=6, copies=2, lr=0.02, start_copies=1, judged_copies=2)
 
@@ -67,18 +66,18 @@ def dog(models: Models, **more: Any) -> Run:
 def test_headless_the_result_is_the_runs_own(models: Models, tmp_path) -> None:
     session = fd.live(dog(models), out=tmp_path)
     assert choose() == "inline"
-    assert (session.step, session.mood) == (None, "playing")
+    assert (session.step, session.status) == (None, "playing")
     assert torch.equal(session.result().best_image, list(dog(models))[-1].best_image)
-    assert session.mood == "done"
+    assert session.status == "done"
     assert session.result() is session.step
 
 
 def test_a_session_is_saved_and_replayed_knob_by_knob(models: Models, tmp_path) -> None:
     session = fd.live(dog(models), out=tmp_path, copies=3)
     session.advance(), session.advance()
-    session.turn(lr=0.05, cutout=0.0)
+    session.set(lr=0.05, cutout=0.0)
     session.advance()
-    session.turn(prompt=["a red car"], steps=5)
+    session.set(prompt=["a red car"], steps=5)
     session.result()
     (path,) = session.save()
     told = fd.read_record(path)
@@ -91,20 +90,20 @@ def test_a_session_is_saved_and_replayed_knob_by_knob(models: Models, tmp_path) 
     assert torch.equal(image, session.step.best_image[0])
 
 
-def test_moods() -> None:
+def test_statuses() -> None:
     session = Session(dots())
     session.pause()
     assert not session.advance()
     session.step_once()
     assert session.advance()
     assert not session.advance()
-    assert (session.mood, session.step.index) == ("paused", 0)
+    assert (session.status, session.step.index) == ("paused", 0)
     session.play()
     assert session.advance()
     session.stop()
     assert not session.advance()
     session.play()
-    assert (session.mood, session.result().index) == ("stopped", 1)
+    assert (session.status, session.result().index) == ("stopped", 1)
     with pytest.raises(ValueError, match="before its first step"):
         stopped = Session(dots())
         stopped.stop()
@@ -114,19 +113,19 @@ def test_moods() -> None:
 def test_a_done_session_goes_on_where_more_steps_are_wanted() -> None:
     session = Session(dots(2))
     assert session.result().index == 2
-    session.turn(steps=5)
-    assert session.mood == "paused"
+    session.set(steps=5)
+    assert session.status == "paused"
     assert session.result().index == 5
 
 
 def test_reset_begins_again_with_the_knobs_and_words_of_now(models: Models) -> None:
     session = Session(dog(models, steps=2))
     session.advance()
-    session.turn(prompt=["a red car"], lr=0.05)
+    session.set(prompt=["a red car"], lr=0.05)
     session.result()
     session.seed = 7
     session.reset()
-    assert (session.step, session.mood, session.history) == (None, "playing", [])
+    assert (session.step, session.status, session.history) == (None, "playing", [])
     session.result()
     other = fd.fusedream("a red car", models, seed=7, budget=TINY, steps=2, lr=0.05)
     assert torch.equal(session.step.image, list(other)[-1].image)
@@ -135,7 +134,7 @@ def test_reset_begins_again_with_the_knobs_and_words_of_now(models: Models) -> N
 def test_what_goes_wrong_is_kept_told_and_raised() -> None:
     session = Session(dots(trouble=ZeroDivisionError("by zero")))
     seen = []
-    session.watchers.append(lambda s: seen.append((s.mood, s.message)))
+    session.callbacks.append(lambda s: seen.append((s.status, s.message)))
     while session.advance():
         pass
     assert seen[-1] == ("failed", "by zero")
@@ -151,7 +150,7 @@ def test_out_of_memory_the_run_waits_and_goes_on_as_if_nothing_had_been(trouble:
     session = Session(dots(trouble=trouble))
     while session.advance():
         pass
-    assert (session.mood, session.step.index) == ("paused", 2)
+    assert (session.status, session.step.index) == ("paused", 2)
     assert str(trouble) in session.message
     assert "lower steps" in session.message
     assert torch.equal(session.result().image, list(dots())[-1].image)
@@ -160,14 +159,14 @@ def test_out_of_memory_the_run_waits_and_goes_on_as_if_nothing_had_been(trouble:
 def test_a_refused_value_is_told_and_goes_back() -> None:
     session = Session(dots())
     session.advance()
-    session.turn(lr=-1.0)
+    session.set(lr=-1.0)
     assert not session.advance()
     assert session.message.startswith("lr: The learning rate must be above 0")
     assert session.run.wanted["lr"] == 0.1
     with pytest.warns(UserWarning, match="Not taken: lr"):
         assert session.result().index == 6
     with pytest.raises(ValueError, match="no knob called 'copies'"):
-        session.turn(copies=3)
+        session.set(copies=3)
 
 
 def test_saving_says_why_it_cannot(models: Models, tmp_path) -> None:
@@ -199,7 +198,7 @@ def test_a_task_lets_in_every_knob_and_two_sessions_do_not_mix() -> None:
         drive(one, "task"), drive(other, "task")
         turned = []
         for i in range(2000):  # no slower than a hand, and never waited for
-            one.turn(lr=0.1 + i / 1e6)
+            one.set(lr=0.1 + i / 1e6)
             if i % 100 == 0:
                 turned.append(one.step.index if one.step else -1)
                 while one.step is None or one.step.index == turned[-1]:
@@ -219,7 +218,7 @@ def test_a_task_lets_in_every_knob_and_two_sessions_do_not_mix() -> None:
     assert one.run.log[-1]["lr"] == pytest.approx(0.1 + 1999 / 1e6)
     assert [entry["step"] for entry in one.run.log] == sorted({entry["step"] for entry in one.run.log})
     assert turned[-1] > turned[0]
-    assert other.mood == "done"
+    assert other.status == "done"
     assert other.run.log == []
     assert torch.equal(other.step.image, list(dots(40))[-1].image)
 
@@ -233,9 +232,9 @@ def test_a_step_waits_for_the_value_that_a_front_end_holds_back(monkeypatch: pyt
         drive(session, "task")
         while session.step is None or session.step.index < 3:
             await asyncio.sleep(0)
-        session.turn(lr=0.2)
+        session.set(lr=0.2)
         await asyncio.sleep(drivers.ANSWER / 3)
-        session.turn(lr=0.3)
+        session.set(lr=0.3)
         while not session.run.log or session.run.log[-1]["lr"] != 0.3:
             await asyncio.sleep(0.001)
         session.stop()
@@ -299,19 +298,20 @@ def test_a_sliders_stops_are_a_step_apart_and_its_value_is_within_half_of_one() 
     assert cutout.stop(0.25) == pytest.approx(0.25)
 
 
-def test_the_curves_show_a_compositions_loss_and_what_each_prompt_costs(models: Models) -> None:
-    duet = next(fd.compose("a cat", models, placements=fd.Placement(0.5), budget=TINY))
-    assert losses(duet) == {"LPIPS under the box": duet.loss.item()}
-    texts = ["a cat", "a dog"]
-    step = next(fd.transport(texts, models, budget=TINY, epsilon=0.5))
-    cost = losses(step)
-    assert list(cost) == texts
-    share = step.plan[0].sum(0).tolist()  # the plan's own total, put together again from the prompts'
-    total = sum(c * w for c, w in zip(cost.values(), share, strict=True))
-    assert total == pytest.approx((step.plan[0] * step.costs[0]).sum().item(), rel=1e-5)
-    single = next(dog(models))
-    assert losses(single) == {}
-    assert scores(single) == {"score": single.score.item(), "best": single.best_score.item()}
+def test_the_history_keeps_what_rises_and_what_falls(models: Models) -> None:
+    place = fd.Placement(0.5)
+    for run, names in (
+        (dog(models), []),
+        (fd.compose("a cat", models, placements=place, budget=TINY), ["LPIPS under the box"]),
+        (fd.transport(["a cat", "a dog"], models, budget=TINY, epsilon=0.5), ["a cat", "a dog"]),
+    ):
+        session = Session(run)
+        session.advance()
+        ((index, scores, losses),) = session.history
+        step = session.step
+        assert (index, scores) == (0, {"score": step.score[0].item(), "best": step.best_score[0].item()})
+        assert list(losses) == names
+        assert losses == {name: value[0].item() for name, value in step.losses().items()}
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(allow_nan=True)), max_size=50), st.text(max_size=9))

@@ -91,7 +91,7 @@ def notebook(tmp_path_factory: pytest.TempPathFactory) -> Notebook:
 def wait_for(notebook: Notebook, expression: str, seconds: float = 60) -> object:
     end = time.monotonic() + seconds
     while not (found := notebook.ask(expression)):
-        assert time.monotonic() < end, notebook.ask("[session.mood, session.message]")
+        assert time.monotonic() < end, notebook.ask("[session.status, session.message]")
         notebook.listen(0.1)
     return found
 
@@ -138,7 +138,7 @@ def test_many_events_lose_no_last_value(notebook: Notebook) -> None:
 
 def test_pause_step_words_save_and_replay(notebook: Notebook) -> None:
     notebook.click("Pause")
-    wait_for(notebook, "session.mood == 'paused'")
+    wait_for(notebook, "session.status == 'paused'")
     notebook.listen(0.5)
     still = notebook.step()
     notebook.listen(1)
@@ -152,7 +152,7 @@ def test_pause_step_words_save_and_replay(notebook: Notebook) -> None:
     wait_for(notebook, f"session.step.index > {still + 2}")
     assert notebook.ask("session.run.knobs['prompt']") == ["a red car"]
     notebook.click("Pause")
-    wait_for(notebook, "session.mood == 'paused'")
+    wait_for(notebook, "session.status == 'paused'")
     notebook.click("Save")
     (path,) = wait_for(notebook, "[str(path) for path in session.saved]")
     assert path.endswith(".png")
@@ -173,7 +173,7 @@ def test_reset_and_the_result_in_a_later_cell(notebook: Notebook) -> None:
     notebook.click("Reset")
     wait_for(notebook, "session.run.config.seeds == [9]")
     assert notebook.ask("session.result().index") == 3
-    assert notebook.ask("[other.step, other.mood]") == [None, "playing"]  # nobody asked for its result
+    assert notebook.ask("[other.step, other.status]") == [None, "playing"]  # nobody asked for its result
     labels = [
         state for state in notebook.models.values() if "description_tooltip" in state or "tooltip" in state
     ]

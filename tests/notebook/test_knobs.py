@@ -9,8 +9,8 @@ import pytest
 import fusedream_nb as fd
 from fusedream_nb.method.budgets import Budget
 from fusedream_nb.models import Models
-from fusedream_nb.notebook.controls import Controls
-from fusedream_nb.notebook.live import Session
+from fusedream_nb.notebook.knobs import Controls
+from fusedream_nb.notebook.session import Session
 
 TINY = Budget("tiny", M=4, k=2, steps=6, copies=2, lr=0.02, start_copies=1, judged_copies=2)
 
@@ -65,7 +65,7 @@ def test_a_slider_that_is_only_drawn_turns_nothing(desk: Desk) -> None:
         control.value = value
         desk.take()
     assert desk.wanted["lr"] == 0.01995262314968879
-    desk.session.turn(lr=0.03)
+    desk.session.set(lr=0.03)
     desk.controls.follow()
     control.value = 0.03162277660168379
     desk.take()
@@ -73,7 +73,7 @@ def test_a_slider_that_is_only_drawn_turns_nothing(desk: Desk) -> None:
 
 
 def test_what_a_cell_turns_is_shown_as_it_is(desk: Desk) -> None:
-    desk.session.turn(steps=5000, lr=0.3)
+    desk.session.set(steps=5000, lr=0.3)
     desk.controls.follow()
     desk.take()
     assert desk.controls.widgets["steps"].value == desk.wanted["steps"] == 5000
@@ -94,5 +94,5 @@ def test_a_refused_value_goes_back(desk: Desk) -> None:
 def test_a_session_stops_when_its_seconds_are_over(models: Models) -> None:
     session = Session(fd.fusedream("a blue dog", models, budget=TINY, steps=10_000), seconds=0.0)
     assert session.result().index == 0
-    assert session.mood == "stopped"
+    assert session.status == "stopped"
     assert "seconds are over" in session.message

@@ -1,0 +1,110 @@
+"""What notebooks measure: what a judge reads, scores on fixed copies, a run's moments, fans of arrows."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from fusedream_nb.method import views
+from fusedream_nb.method.run import Step
+from fusedream_nb.method.scores import AugCLIP, Score
+from fusedream_nb.models import Models
+from fusedream_nb.models.encoders import Clip
+
+THINGS = ("dog", "cat", "bird", "fish", "butterfly", "car", "ship", "house", "church", "mushroom", "flower")
+S = TypeVar("S", bound=Step)
+
+
+def nouns(models: Models, *wanted: str) -> list[str]:
+    """Return the nouns that a judge may choose among: the wanted ones, and those of the models' world."""
+    from fusedream_nb.models.stickers.nouns import NOUNS
+
+    return list(dict.fromkeys([*wanted, *(NOUNS if models.world else THINGS)]))
+
+
+def phrase(noun: str) -> str:
+    """Return "a photo of a dog", or of "an owl"."""
+    return f"a photo of {'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+class Reader:
+    """What an encoder reads in pictures among given texts; take one that no run has climbed.
+
+    Args:
+        judge: the encoder.
+        names: what the texts stand for, as it is reported.
+        texts: the texts themselves; None: a phrase for each name, which is then a noun.
+    """
+
+    def __init__(self, judge: Clip, names: Sequence[str], texts: Sequence[str] | None = None) -> None:
+        self.judge, self.names = judge, list(names)
+        self.vectors = judge.encode_text(list(texts or map(phrase, names)))
+
+    @torch.no_grad()
+    def cosines(self, images: Tensor) -> Tensor:
+        """Return the cosines [n, names] of images [n, 3, h, w] in [-1, 1], on the CPU."""
+        vectors = self.judge.encode_image(images.to(self.vectors.device))
+        return (vectors @ self.vectors.T).float().cpu()
+
+    def __call__(self, images: Tensor) -> list[str]:
+        """Return the name with the highest cosine for each image [n, 3, h, w]."""
+        return [names[0] for names in self.top(images, 1)]
+
+    def top(self, images: Tensor, n: int = 2) -> list[list[str]]:
+        """Return the n names with the highest cosines for each image, the highest first."""
+        return [[self.names[i] for i in row] for row in self.cosines(images).topk(n).indices.tolist()]
+
+    def finds(self, images: Tensor, wanted: Sequence[str]) -> list[bool]:
+        """Return for each image whether its best names are the wanted ones, in any order."""
+        return [set(names) == set(wanted) for names in self.top(images, len(set(wanted)))]
+
+
+def fixed_score(clip: Clip, text: str | Sequence[str], copies: int, seed: int = 0) -> AugCLIP:
+    """Return AugCLIP (Eq. 3) on copies that a seed fixes: no run that climbs others has met them."""
+    numbers = views.draw(1, copies, torch.Generator().manual_seed(seed))
+    return AugCLIP(clip, text, copies, fixed=numbers)
+
+
+@torch.no_grad()
+def rate(score: Score, images: Tensor, at_once: int = 64) -> Tensor:
+    """Return a score without randomness of its own [n] of images [n, 3, h, w], a few at a time, on the CPU.
+
+    With one text per image, ``at_once`` must be n or more.
+    """
+    return torch.cat([score(part, torch.Generator()).float().cpu() for part in images.split(at_once)])
+
+
+def last(run: Iterable[S]) -> S:
+    """Take all steps of a run, and return the last one; IndexError where there is none."""
+    return deque(run, maxlen=1).pop()
+
+
+def moments(run: Iterable[S], count: int) -> list[S]:
+    """Take all steps of a run; return about count of them, evenly spaced, the first and the last included."""
+    kept = []
+    for step in run:
+        if step.index % max(1, step.total // max(1, count - 1)) == 0 or step.index == step.total:
+            kept.append(step)
+    return kept
+
+
+def fan(tangents: Tensor) -> Tensor:
+    """Return the circular standard deviation in degrees [...] of directions [..., patches, m].
+
+    sqrt(-2 log R) for the length R of the mean unit vector (Mardia and Jupp, 2000): 0 for parallel arrows.
+    """
+    length = torch.nn.functional.normalize(tangents.float(), dim=-1).mean(-2).norm(dim=-1)
+    return (-2 * length.clamp(max=1).log()).sqrt().rad2deg().cpu()
+
+
+def correlation(costs: Tensor) -> Tensor:
+    """Return the mean correlation [...] of costs [..., patches, m] over all pairs of the m prompts."""
+    centred = costs.float() - costs.float().mean(-2, keepdim=True)
+    unit = torch.nn.functional.normalize(centred, dim=-2)
+    table = unit.transpose(-1, -2) @ unit
+    m = table.shape[-1]
+    return ((table.sum((-1, -2)) - table.diagonal(dim1=-1, dim2=-2).sum(-1)) / (m * (m - 1))).cpu()

@@ -1,0 +1,80 @@
+"""What notebooks measure: readings, fixed scores, moments of a run, and the arrows' two numbers."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import fusedream_nb as fd
+from fusedream_nb.models import Models
+from fusedream_nb.models.stickers.nouns import NOUNS
+from fusedream_nb.notebook import measure
+from fusedream_nb.notebook.measure import Reader, correlation, fan
+
+
+class Ideal:
+    """An encoder for which text and picture number i are the unit vector i."""
+
+    def encode_text(self, texts: list[str]) -> torch.Tensor:
+        return torch.eye(len(texts))
+
+    def encode_image(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1)
+
+
+def test_a_reader_names_what_has_the_highest_cosine() -> None:
+    read = Reader(Ideal(), ["dog", "cat", "owl"])
+    images = torch.tensor([[0.1, 0.9, 0.5], [0.8, 0.1, 0.3]])
+    assert read(images) == ["cat", "dog"]
+    assert read.top(images, 2) == [["cat", "owl"], ["dog", "owl"]]
+    assert read.finds(images, ["owl", "cat"]) == [True, False]
+    assert torch.equal(read.cosines(images), images)
+
+
+def test_nouns_are_those_of_the_world_with_the_wanted_ones_first(models: Models) -> None:
+    assert measure.nouns(models, "dog") == ["dog", *(noun for noun in NOUNS if noun != "dog")]
+    real = SimpleNamespace(world=None)
+    assert measure.nouns(real, "roof", "dog")[:3] == ["roof", "dog", "cat"]
+    assert [measure.phrase(noun) for noun in ("owl", "dog")] == ["a photo of an owl", "a photo of a dog"]
+
+
+def test_a_fixed_score_is_the_same_again_and_independent_of_the_batch(models: Models, pictures) -> None:
+    score = measure.fixed_score(models.clip, "a dog", 6, seed=3)
+    first, again = measure.rate(score, pictures), measure.rate(score, pictures, at_once=1)
+    assert torch.allclose(first, again, atol=1e-5)
+    other = measure.rate(measure.fixed_score(models.clip, "a dog", 6, seed=4), pictures)
+    assert not torch.allclose(first, other, atol=1e-5)
+
+
+@pytest.mark.parametrize(("steps", "count", "kept"), [(10, 6, [0, 2, 4, 6, 8, 10]), (3, 6, [0, 1, 2, 3])])
+def test_moments_begin_and_end_with_the_run(models: Models, steps, count, kept) -> None:
+    run = fd.naive_adam("a dog", models, budget="smoke", steps=steps)
+    assert [step.index for step in measure.moments(run, count)] == kept
+    assert measure.last(fd.naive_adam("a dog", models, budget="smoke", steps=steps)).index == steps
+    with pytest.raises(IndexError):
+        measure.last([])
+
+
+def test_parallel_arrows_have_no_fan_and_opposite_ones_an_endless_one() -> None:
+    parallel = torch.tensor([[1.0, 2.0]]).expand(9, 2) * torch.rand(9, 1)
+    assert fan(parallel) < 0.1  # degrees: float32 rounds
+    assert fan(torch.cat([parallel, -parallel])) > 200
+    assert fan(parallel.expand(3, 9, 2)).shape == (3,)
+
+
+def test_a_narrow_fan_is_the_angles_standard_deviation() -> None:
+    angles = torch.randn(20_000, generator=torch.Generator().manual_seed(0)) * 0.1
+    arrows = torch.stack([angles.cos(), angles.sin()], 1)
+    assert fan(arrows).item() == pytest.approx(0.1 * 180 / torch.pi, rel=0.02)
+
+
+def test_correlation_is_the_mean_over_pairs_of_prompts() -> None:
+    x = torch.randn(50, generator=torch.Generator().manual_seed(0))
+    assert correlation(torch.stack([x, -2 * x + 3], 1)).item() == pytest.approx(-1, abs=1e-5)
+    costs = torch.randn(50, 4, generator=torch.Generator().manual_seed(1))
+    table = torch.corrcoef(costs.T)
+    mean = table[torch.triu_indices(4, 4, 1).unbind()].mean()
+    assert correlation(costs).item() == pytest.approx(mean.item(), abs=1e-5)
+    assert correlation(torch.stack([costs, costs])).shape == (2,)
