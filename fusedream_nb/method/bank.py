@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from filelock import FileLock
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fusedream_nb.models.compute import pictures_at_once
@@ -43,6 +44,7 @@ START_SEED = 12_015_73  # of the views that every start is ranked by; any consta
 WORTH = 1000  # samples from which on a bank is kept: fewer are ranked in seconds
 KEPT = 64  # banks in the cache folder; the ones that were used longest ago go
 SHIPPED = STICKERS / "bank"
+FILES = "*.safetensors"
 Tell = Callable[[int, int], object]  # how many pictures are done, and of how many
 
 
@@ -55,8 +57,7 @@ def ranked(text: Tensor, bank: Tensor, k: int) -> Tensor:
     Args:
         text: unit vectors [texts, dim].
         bank: means of unit vectors [M, dim].
-        k: how many are wanted, 1 ≤ k ≤ M.
-
+        k: how many are chosen, 1 ≤ k ≤ M.
     """
     vectors = bank.to(text)
     scores = vectors @ text.T
@@ -89,11 +90,11 @@ def top_k(
     if key is None:
         return None
     latents = generator.sample(M, rng)
-    views = generator, score.clip, score.fixed
-    vectors = kept(key, lambda: image_vectors(*views, latents, batch=batch), label=label(generator))
+    read = partial(image_vectors, generator, score.clip, score.fixed, batch=batch)
+    vectors = kept(key, partial(read, latents), label=f"{type(generator).__name__}, {generator.size} px")
     near = ranked(score.text, vectors.to(score.text.device), k)
     chosen = latents[near.to(latents.z.device)]
-    scores = image_vectors(*views, chosen, batch=batch) @ score.text.T
+    scores = read(chosen) @ score.text.T
     best = scores.topk(k, dim=0)
     return chosen[best.indices.movedim(0, -1)], best.values.movedim(0, -1)
 
@@ -157,24 +158,14 @@ def build(
 
 
 def banks() -> list[dict[str, Any]]:
-    """Return of each bank that is there its label, seed, M, bytes and path; those of the package first."""
-    from safetensors import SafetensorError, safe_open
-
+    """Return of each bank that is there its label, seed, M and path; those of the package first."""
     rows = []
-    for path in (
-        path for place in (SHIPPED, cache() / "banks") for path in sorted(place.glob("*.safetensors"))
-    ):
+    for path in [*sorted(SHIPPED.glob(FILES)), *sorted((cache() / "banks").glob(FILES))]:
         with suppress(SafetensorError, KeyError, ValueError, TypeError), safe_open(path, "pt") as file:
             told = file.metadata()
             key = json.loads(told["key"])
-            size = path.stat().st_size
-            rows.append({"of": told["of"], "seed": key["seed"], "M": key["M"], "bytes": size, "path": path})
+            rows.append({"of": told["of"], "seed": key["seed"], "M": key["M"], "path": path})
     return rows
-
-
-def label(generator: Generator) -> str:
-    """Return how a bank of a generator is called where its model's name is not known."""
-    return f"{type(generator).__name__}, {generator.size} px"
 
 
 def bank_key(
@@ -189,13 +180,7 @@ def bank_key(
         return None
     numbers = b"".join(getattr(views, f.name).cpu().numpy().tobytes() for f in fields(views))
     state = rng.get_state().numpy().tobytes()
-    key = {
-        "format": FORMAT,
-        "generator": networks[0],
-        "encoder": networks[1],
-        "M": M,
-        "seed": rng.initial_seed(),
-    }
+    key = {"format": FORMAT, "networks": networks, "M": M, "seed": rng.initial_seed()}
     return json.dumps(key | {"state": _digest(state), "views": _digest(numbers)})
 
 
@@ -220,30 +205,16 @@ def kept(key: str, make: Callable[[], Tensor], *, folder: Path | None = None, la
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except OSError as error:
-        return _not_kept(make(), path, error)
+        return _write(path, key, make(), label, error)
     try:
-        if (found := _read(path, key, tell=False)) is not None:
-            return found  # another process has made it meanwhile
-        vectors = make()
-        try:
-            _write(path, key, vectors, label)
-        except OSError as error:
-            return _not_kept(vectors, path, error)
-        return vectors
+        found = _read(path, key, tell=False)  # another process may have made it meanwhile
+        return _write(path, key, make(), label) if found is None else found
     finally:
         lock.release()
 
 
-def _not_kept(vectors: Tensor, path: Path, error: OSError) -> Tensor:
-    why = error.strerror or error
-    warnings.warn(f"The start's bank cannot be kept in {path.parent} ({why}).", stacklevel=4)
-    return vectors
-
-
 def _read(path: Path, key: str, *, tell: bool = True) -> Tensor | None:
     """Return a bank; None where there is none or, with a warning, where it is not right."""
-    from safetensors import safe_open
-
     if not path.exists():
         return None
     try:
@@ -261,20 +232,28 @@ def _read(path: Path, key: str, *, tell: bool = True) -> Tensor | None:
     return vectors
 
 
-def _write(path: Path, key: str, vectors: Tensor, label: str) -> None:
-    """Write a bank whole or not at all, and let go of those that were used longest ago."""
+def _write(path: Path, key: str, vectors: Tensor, label: str, error: OSError | None = None) -> Tensor:
+    """Write a bank whole or not at all, let go of those that were used longest ago, and return its vectors.
+
+    With an error that has happened already, or where one happens here, a warning says that it is not kept.
+    """
     half = vectors.half().cpu().contiguous()
     metadata = {"key": key, "digest": _digest(half.numpy().tobytes()), "of": label}
-    part = path.with_suffix(".part")  # this process holds the lock
+    part = path.with_suffix(f".{os.getpid()}.part")
     try:
+        if error:
+            raise error
         write_tensors({"vectors": half}, part, metadata)
         os.replace(part, path)
-    except Exception as error:  # safetensors has an error of its own for a full disk
-        part.unlink(missing_ok=True)
-        raise error if isinstance(error, OSError) else OSError(str(error)) from error
-    for old in sorted(path.parent.glob("*.safetensors"), key=lambda p: p.stat().st_mtime)[:-KEPT]:
-        old.unlink(missing_ok=True)
-        old.with_suffix(".lock").unlink(missing_ok=True)
+        for old in sorted(path.parent.glob(FILES), key=lambda p: p.stat().st_mtime)[:-KEPT]:
+            old.unlink(missing_ok=True)
+            old.with_suffix(".lock").unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        why = getattr(error, "strerror", None) or error
+        warnings.warn(f"The start's bank cannot be kept in {path.parent} ({why}).", stacklevel=4)
+    return vectors
 
 
 def _digest(content: bytes) -> str:

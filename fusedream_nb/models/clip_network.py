@@ -115,13 +115,6 @@ class Block(nn.Module):
         wide = int(dim * mlp_ratio)
         self.mlp: Any = nn.Sequential(OrderedDict(c_fc=nn.Linear(dim, wide), c_proj=nn.Linear(wide, dim)))
 
-    def fold(self) -> None:
-        """Make QuickGELU of SiLU, one kernel, by its slope in the matrices before and after it."""
-        if self.quick_gelu:
-            before, after = self.mlp.c_fc, self.mlp.c_proj
-            before.weight, before.bias = (nn.Parameter(t * SLOPE, False) for t in before.parameters())
-            after.weight = nn.Parameter(after.weight / SLOPE, False)
-
     def forward(self, x: Tensor, *, causal: bool, first_only: bool) -> Tensor:
         """Let each token, or the first, look at all of them, or at those before it; folded."""
         tokens, dim = self.ln_1(x), x.shape[-1]
@@ -139,40 +132,24 @@ class Block(nn.Module):
         return x + self.mlp.c_proj(act(self.mlp.c_fc(self.ln_2(x))))
 
 
-class PatchEmbedding(nn.Module):
-    """A convolution whose stride is its kernel's side, as the matrix product that it is.
-
-    On a CPU its gradient takes a tenth of the time so.
-    """
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        self.side: int = conv.kernel_size[0]
-        self.matrix = nn.Parameter(conv.weight.detach().flatten(1), requires_grad=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return tokens [n, patches, dim] of pictures [n, 3, h, w]; what is over at the edges is cut."""
-        rows, columns = (length // self.side for length in x.shape[2:])
-        x = x[:, :, : rows * self.side, : columns * self.side]
-        patches = x.unflatten(3, (columns, self.side)).unflatten(2, (rows, self.side))
-        return F.linear(patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2), self.matrix)
-
-
 class VisionTransformer(nn.Module):
     """CLIP's vision transformer, which answers by its first token."""
 
     def __init__(self, size: int, patch: int, width: int, transformer: Transformer, dim: int) -> None:
         super().__init__()
         self.image_size = size
-        self.conv1: nn.Module = nn.Conv2d(3, width, patch, stride=patch, bias=False)
+        self.conv1 = nn.Conv2d(3, width, patch, stride=patch, bias=False)
         self.class_embedding = nn.Parameter(torch.zeros(width))
         self.positional_embedding = nn.Parameter(torch.zeros((size // patch) ** 2 + 1, width))
         self.ln_pre, self.transformer, self.ln_post = LayerNorm(width), transformer, LayerNorm(width)
         self.proj = nn.Parameter(torch.zeros(width, dim))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the vectors [n, dim], folded."""
-        patches = self.conv1(image)
+        """Return the vectors [n, dim] of pictures [n, 3, s, s]; their patches by one matrix product."""
+        side, _ = self.conv1.kernel_size
+        n = image.shape[-1] // side
+        x = image[:, :, : n * side, : n * side].unflatten(3, (n, side)).unflatten(2, (n, side))
+        patches = F.linear(x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2), self.conv1.weight.flatten(1))
         first = self.class_embedding.to(patches.dtype).expand(len(image), 1, -1)
         tokens = torch.cat([first, patches], 1) + self.positional_embedding.to(patches.dtype)
         return self.ln_post(self.transformer(self.ln_pre(tokens), first_only=True)[:, 0]) @ self.proj
@@ -266,10 +243,10 @@ def load_network(config: Mapping[str, Any], tensors: Mapping[str, Tensor], sourc
         network = CLIPNetwork(**config)
     load_strictly(network, tensors, source)
     for module in list(network.eval().requires_grad_(False).modules()):
-        if isinstance(module, Block):
-            module.fold()
-        if isinstance(module, VisionTransformer) and isinstance(module.conv1, nn.Conv2d):
-            module.conv1 = PatchEmbedding(module.conv1)
+        if isinstance(module, Block) and module.quick_gelu:  # SiLU, one kernel, with another slope
+            before, after = module.mlp.c_fc, module.mlp.c_proj
+            before.weight, before.bias = (nn.Parameter(t * SLOPE, False) for t in before.parameters())
+            after.weight = nn.Parameter(after.weight / SLOPE, False)
         for (name, child), (after, norm) in itertools.pairwise(list(module.named_children())):
             if isinstance(child, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 setattr(module, name, fuse_conv_bn_eval(child, norm))

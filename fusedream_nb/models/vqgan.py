@@ -113,43 +113,22 @@ class VQGAN:
         codes: Tensor = self.model.quantize.embedding.weight
         return codes
 
-    def sample(
-        self, n: int, rng: torch.Generator, *, image: Tensor | None = None, fresh: float = 0.0
-    ) -> Latent:
-        """Draw z [n, dim, h, w] of random codes, all as likely, on the canvas.
-
-        With an image [1 or n, 3, h, w] in [-1, 1] they are its own codes, of which a share ``fresh`` is
-        random. Raises ValueError for a share out of [0, 1] and for images of another number or size.
-        """
-        if not 0 <= fresh <= 1:
-            raise ValueError(f"The share of fresh codes must lie in [0, 1], not {fresh}.")
-        if image is None:
-            h, w = (side // self.factor for side in self.canvas)
-            return Latent(look_up(self._random((n, h, w), rng), self.codes))
-        if len(image) not in (1, n):
-            raise ValueError(f"{n} samples begin at one image or at {n}, not at {len(image)}.")
-        kept = self._indices(image).expand(n, -1, -1)
-        drawn = self._random(kept.shape, rng)
-        anew = torch.rand(kept.shape, generator=rng, device=rng.device) < fresh
-        return Latent(look_up(torch.where(anew.to(kept.device), drawn, kept), self.codes))
-
-    def _random(self, shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
+    def sample(self, n: int, rng: torch.Generator) -> Latent:
+        """Draw z [n, dim, h, w] of random codes, all as likely, on the canvas."""
+        shape = (n, *(side // self.factor for side in self.canvas))
         index = torch.randint(len(self.codes), shape, generator=rng, device=rng.device)
-        return index.to(self.codes.device)
+        return Latent(look_up(index.to(self.codes.device), self.codes))
 
     def encode(self, image: Tensor) -> Latent:
         """Return the codes of images [n, 3, h, w] in [-1, 1], to start from; carries no gradient.
 
         Raises ValueError for images that are not a whole number of cells high and wide.
         """
-        return Latent(look_up(self._indices(image), self.codes))
-
-    @torch.no_grad()
-    def _indices(self, image: Tensor) -> Tensor:
         self._whole(tuple(image.shape[-2:]), "start image")
         image = image.to(self.codes).contiguous(memory_format=torch.channels_last)
-        z = compute(self, lambda image: self.model.quant_conv(self.model.encoder(image)), image)
-        return nearest(z, self.codes)
+        with torch.no_grad():
+            z = compute(self, lambda image: self.model.quant_conv(self.model.encoder(image)), image)
+        return Latent(look_up(nearest(z, self.codes), self.codes))
 
     def quantise(self, z: Tensor) -> Tensor:
         """Return the nearest codes of z [n, dim, h, w], with the gradient of z."""

@@ -117,19 +117,6 @@ def test_samples_are_random_codes_that_repeat_with_their_seed(generator: VQGAN) 
     assert abs(index.float().mean() - 255.5) < 16
 
 
-@torch.no_grad()
-def test_samples_may_begin_at_an_image(generator: VQGAN, rng: torch.Generator) -> None:
-    image = picture(1, 32, 48, rng)
-    start = generator.encode(image)
-    assert start.z.shape == (1, 16, 8, 12)
-    same = generator.sample(3, rng, image=image)
-    assert torch.equal(same.z, start.z.expand(3, -1, -1, -1))
-    part = generator.sample(40, rng, image=image, fresh=0.3)
-    changed = (part.z != start.z).any(1).float().mean()
-    assert abs(changed - 0.3 * 511 / 512) < 0.04
-    assert (generator.sample(40, rng, image=image, fresh=1.0).z != start.z).any(1).float().mean() > 0.98
-
-
 def test_any_canvas_of_whole_cells(model: VQModel, generator: VQGAN, rng: torch.Generator) -> None:
     wide = generator.on((24, 100))
     assert (wide.canvas, wide.size, wide.factor) == ((24, 100), 100, 4)
@@ -150,10 +137,6 @@ def test_what_is_not_its_latent_is_refused(generator: VQGAN, rng: torch.Generato
         generator.decode(Latent(torch.zeros(1, 16, 2, 2), torch.zeros(1, 64)))
     with pytest.raises(ValueError, match="start image of this VQGAN .* not 30 × 32"):
         generator.encode(torch.zeros(1, 3, 30, 32))
-    with pytest.raises(ValueError, match="one image or at 3, not at 2"):
-        generator.sample(3, rng, image=torch.zeros(2, 3, 32, 32))
-    with pytest.raises(ValueError, match="share of fresh codes"):
-        generator.sample(1, rng, fresh=1.5)
 
 
 @torch.no_grad()
