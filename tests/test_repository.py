@@ -185,8 +185,8 @@ def test_a_notebook_keeps_the_recipes_measure(path):
     assert 600 <= sum(len(source(cell).split()) for cell in cells(path, "markdown")) <= 1200
     lone = tagged(path, "setup") + tagged(path, "parameters")
     shown = [source(cell) for cell in cells(path, "code") if cell not in lone]
-    read = [text for text in shown if not all(map(imports, ast.parse(text).body))]
-    assert max(len(text.splitlines()) for text in read) <= 12  # what a projector shows at once
+    long = [text for text in shown if not all(map(imports, ast.parse(text).body))]
+    assert max(len(text.splitlines()) for text in long) <= 12  # what a projector shows at once
 
 
 @each_notebook
