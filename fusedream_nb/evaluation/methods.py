@@ -34,11 +34,6 @@ PLACES = (  # of a composition: a quarter of the steps all, the rest the best
 Method = Callable[[Sequence[str], int, Models, Budget], Tensor]  # of captions and a run's seed
 
 
-def sizes_of(name: str | None = None) -> Budget:
-    """Return a budget's sizes for measuring on many captions; ValueError for an unknown name."""
-    return fd.budget(name, figure="fd-table-1")
-
-
 def caption_seed(caption: str, seed: int) -> int:
     """Return the seed of one caption in [0, 2^63), from a run's seed: it depends on nothing else."""
     return int.from_bytes(hashlib.sha256(f"{seed} {caption}".encode()).digest()[:8]) >> 1

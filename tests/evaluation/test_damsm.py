@@ -15,9 +15,9 @@ from torchvision.models import inception_v3
 
 from fusedream_nb.evaluation.captions import sticker_scenes
 from fusedream_nb.evaluation.folder import Folder
-from fusedream_nb.evaluation.methods import sizes_of
 from fusedream_nb.evaluation.networks import Damsm
 from fusedream_nb.evaluation.table import Plan, here, run, summarise
+from fusedream_nb.method.budgets import budget
 
 WORDS = ["<end>", "a", "photo", "of", "dog", "cat", "red", "blue", "on", "the", "beach", "cafe"]
 
@@ -98,7 +98,7 @@ def test_captions_are_encoded_as_by_the_equations(folder: Path) -> None:
 
 def test_a_run_has_its_r_precision_too(folder: Path, tmp_path: Path, models) -> None:
     captions = [text for text in sticker_scenes()[0] if "dog" in text or "cat" in text][:3]
-    plan, store = Plan(captions, ("real",), sizes_of()), Folder(str(tmp_path))
+    plan, store = Plan(captions, ("real",), budget("quick")), Folder(str(tmp_path))
     for _ in run(plan, store, partial(here, plan=plan, folder=store, models=models)):
         pass
     damsm = Damsm.from_folder(folder)

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import fusedream_nb as fd
 from fusedream_nb.evaluation.captions import sticker_scenes
 from fusedream_nb.evaluation.methods import (
     METHODS,
@@ -18,7 +19,6 @@ from fusedream_nb.evaluation.methods import (
     composition_steps,
     draw,
     seeds_of,
-    sizes_of,
     work,
 )
 from fusedream_nb.method import bank
@@ -115,7 +115,7 @@ def test_methods_are_chosen_by_name_and_real_pictures_need_the_test_set(models):
 
 @pytest.mark.parametrize("name", BUDGETS)
 def test_every_budget_has_enough_samples_for_all_methods(name):
-    sizes = sizes_of(name)
+    sizes = fd.budget(name, figure="fd-table-1")
     assert sizes.M >= 10  # of which k = 10 are kept
     assert work(sizes) <= work(BUDGETS[name])
     assert Budget(**asdict(sizes)) == Budget(**asdict(pickle.loads(pickle.dumps(sizes))))  # as Ray sends it

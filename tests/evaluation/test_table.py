@@ -18,6 +18,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+import fusedream_nb as fd
 from fusedream_nb.cli import evaluate_command
 from fusedream_nb.evaluation.captions import captions, sticker_scenes
 from fusedream_nb.evaluation.folder import Folder
@@ -155,7 +156,7 @@ def test_the_command_draws_measures_and_goes_on(tmp_path):
     again = json.loads(invoke(*given, "real, random").stdout)
     assert [row["method"] for row in again["results"]] == ["real", "random"]
     assert again["results"][0] == json.loads(first.stdout)["results"][0]
-    assert again["settings"]["sizes"]["name"] == "quick"
+    assert again["settings"]["sizes"]["name"] == fd.budget().name
     shown = invoke(*given[:-2], "--methods", "real").stdout
     assert re.search(r"real +\d", shown)
 
