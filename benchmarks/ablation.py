@@ -14,7 +14,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -24,7 +24,6 @@ from scipy.stats import spearmanr
 
 import fusedream_nb as fd
 from fusedream_nb.method import views
-from fusedream_nb.method.fusedream import sized
 from fusedream_nb.method.latents import Plain
 from fusedream_nb.models import Models
 from fusedream_nb.models.generators import Latent
@@ -173,7 +172,9 @@ def main() -> None:
     prompts = given.prompts.read_text("utf-8").splitlines() if given.prompts else list(PROMPTS)
     prompts = [text for text in prompts if text.strip()]
     models = fd.load(given.model, device=given.device)
-    sizes = sized(given.budget, M=max(given.M), steps=given.steps, copies=given.copies)
+    own = {"M": max(given.M), "steps": given.steps, "copies": given.copies}
+    own = {name: value for name, value in own.items() if value is not None}
+    sizes = replace(fd.budget(given.budget), **own)
     settings = {
         "sizes": asdict(sizes),
         "prompts": prompts,

@@ -24,9 +24,9 @@ import torch
 import torchvision
 
 import fusedream_nb as fd
-from fusedream_nb.method.barrier import Rival
+from fusedream_nb.method.barrier import rule
 from fusedream_nb.method.budgets import Budget
-from fusedream_nb.method.placement import PLACEMENTS, Placement
+from fusedream_nb.method.placement import PLACEMENTS, Placement, Placements
 from fusedream_nb.models import Models
 from fusedream_nb.models.stickers import nouns as world
 from fusedream_nb.models.stickers.captions import article
@@ -35,7 +35,7 @@ from fusedream_nb.notebook.claims import numbers_line, share
 
 FOREGROUNDS = ("dog", "cat", "elephant", "butterfly", "rabbit", "bird", "penguin", "frog", "fox", "robot")
 BACKGROUNDS = ("house", "church", "castle", "car", "tree", "sailboat")
-RIVALS: tuple[Rival, ...] = ("bilevel", "augclip")
+RULES = ("bilevel", "augclip")
 RELATIONS = "on top of", "next to", "below"
 PROMPTS = tuple(  # (foreground, relation, background), 30 in all
     (FOREGROUNDS[i % 10], RELATIONS[i // 10], BACKGROUNDS[(i + i // 10) % 6]) for i in range(30)
@@ -54,7 +54,7 @@ def composed(
     words: tuple[str, str, str],
     sizes: Budget,
     given: argparse.Namespace,
-    rival: Rival,
+    name: str,
     places: Sequence[Placement],
 ) -> dict[str, Any]:
     """Return Algorithm 2's picture, blended, with the fixed s_Fuse and the ℓ_Fuse of its last step."""
@@ -64,13 +64,10 @@ def composed(
         models,
         foreground=own[0],
         background=own[1],
-        placements=places,
-        rival=rival,
-        beta=given.beta,
+        placements=Placements.of(places, given.keep),
+        rule=rule(name, beta=given.beta),
         seed=given.seed,
         budget=sizes,
-        batch=3,
-        keep=given.keep,
     )
     for step in steps:
         last = step
@@ -129,13 +126,13 @@ def main() -> None:
         if not done.exists():
             row = {"single": single(models, _prompt(words), sizes, given.seed)}
             places: Sequence[Placement] = PLACEMENTS
-            for rival in RIVALS:
-                row[rival] = composed(models, words, sizes, given, rival, places)
-                places = [PLACEMENTS[row[rival]["place"]]]
+            for name_of in RULES:
+                row[name_of] = composed(models, words, sizes, given, name_of, places)
+                places = [PLACEMENTS[row[name_of]["place"]]]
             torch.save({**row, "peak": peak()}, f"{done}.part")
             Path(f"{done}.part").replace(done)
         rows.append(torch.load(done, weights_only=True))
-    ways = ("single", *RIVALS)
+    ways = ("single", *RULES)
     hits = {way: [both(models, w, row[way]["image"]) for w, row in zip(PROMPTS, rows)] for way in ways}  # noqa: B905
     table: dict[str, Any] = {
         way: {
@@ -144,7 +141,7 @@ def main() -> None:
         }
         for way in ways
     }
-    told = {way: {of: [row[way][of] for row in rows] for of in ("augclip", "lpips")} for way in RIVALS}
+    told = {way: {of: [row[way][of] for row in rows] for of in ("augclip", "lpips")} for way in RULES}
     for way, found in told.items():
         table[way]["at the winner's placement"] = numbers_line(AugCLIP=found["augclip"], LPIPS=found["lpips"])
     ours, alone = told["bilevel"], told["augclip"]

@@ -104,7 +104,7 @@ def measure(name: str, models: Models, given: argparse.Namespace) -> dict[str, A
         torch.cuda.reset_peak_memory_stats()
     run: Iterator[Any]
     if name.startswith("vqgan"):
-        run = fd.transport(["a castle", "a fox"], models, budget=sizes, patches=64)
+        run = fd.transport(["a castle", "a fox"], models, budget=sizes)
     else:
         run = fd.fusedream("a photo of a blue dog", models, budget=sizes)
         score = fd.CLIPScore(models.clip, "a photo of a blue dog")

@@ -23,6 +23,7 @@ from torch import Tensor
 import fusedream_nb as fd
 from fusedream_nb.method.patches import PatchScore
 from fusedream_nb.method.pyramid import Pyramid
+from fusedream_nb.method.views import Cutouts
 from fusedream_nb.models import Models
 from fusedream_nb.models.stickers import nouns as world
 from fusedream_nb.models.stickers.captions import article
@@ -56,14 +57,13 @@ def measure(models: Models, words: tuple[str, str], loss: Any, given: argparse.N
         seed=given.seed,
         budget=given.budget,
         steps=given.steps,
-        patches=given.patches,
+        cutouts=Cutouts(given.patches, given.smallest),
         loss=loss,
         lr=given.lr,
-        smallest=given.smallest,
         start=Pyramid(models.generator.encode(sheet.to(models.device))),  # type: ignore[attr-defined]
     )
     image = deque(run, maxlen=1).pop().best_image
-    score = PatchScore(models.clip, prompts, PLACES, loss=loss, smallest=given.smallest)
+    score = PatchScore(models.clip, prompts, Cutouts(PLACES, given.smallest), loss=loss)
     with torch.no_grad():
         best = read_nouns(models.judge, models.judge.encode_image(image)).topk(2).indices[0].tolist()
         seen = score.match(image, score.draw(1, torch.Generator().manual_seed(1)))

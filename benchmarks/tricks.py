@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.utils import spectral_norm
 
 import fusedream_nb as fd
-from fusedream_nb.method import scores
+from fusedream_nb.method import views
 from fusedream_nb.method.budgets import BUDGETS
 from fusedream_nb.method.latents import top_k
 from fusedream_nb.models import Models, biggan
@@ -76,12 +76,12 @@ def _layout(models: Models) -> None:
 
 @contextmanager
 def _resolution() -> Iterator[None]:
-    small = scores.views.augment
+    small = views.augment
 
-    def large(image: Tensor, numbers: scores.Draw, size: int) -> Tensor:
+    def large(image: Tensor, numbers: views.Draw, size: int) -> Tensor:
         return F.interpolate(small(image, numbers), (size, size), mode="bilinear")
 
-    with patch.object(scores.augment, "augment", large):
+    with patch.object(views, "augment", large):
         yield
 
 

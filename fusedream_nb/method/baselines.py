@@ -21,7 +21,7 @@ from fusedream_nb.models.generators import ClassConditional, Generator, Latent
 from .budgets import Budget
 from .fusedream import JUDGE_SEED
 from .latents import Parameterisation, Plain
-from .run import Run, RunConfig, State, Step, configure, encoded
+from .run import Run, RunConfig, State, Step, configure
 from .scores import CLIPScore, Score
 from .views import Rng
 
@@ -95,17 +95,7 @@ class NaiveAdamRun(Run[Step]):
         super().__init__(
             models.generator, self.plain, rngs, steps=sizes.steps, lr=sizes.lr, prompt=config.prompts
         )
-        self.setters["prompt"] = self.set_prompt
-
-    @classmethod
-    def from_config(cls, config: RunConfig, models: Models) -> NaiveAdamRun:
-        """Return a run that has not begun, of what another was asked for."""
-        return cls(models, config)
-
-    def set_prompt(self, texts: Sequence[str]) -> None:
-        """Climb other texts from now on."""
-        self.plain.text = encoded(self, texts)
-        self.reset_best()
+        self.worded = [self.plain]
 
     def begin(self) -> Parameterisation:
         """Return one random latent for each picture."""
@@ -138,17 +128,7 @@ class BigSleepRun(Run[Step]):
             judge=self.fixed,
             prompt=prompts,
         )
-        self.setters["prompt"] = self.set_prompt
-
-    @classmethod
-    def from_config(cls, config: RunConfig, models: Models) -> BigSleepRun:
-        """Return a run that has not begun, of what another was asked for."""
-        return cls(models, config)
-
-    def set_prompt(self, texts: Sequence[str]) -> None:
-        """Climb other texts from now on."""
-        self.crops.text = self.fixed.text = encoded(self, texts)
-        self.reset_best()
+        self.worded = [self.crops, self.fixed]
 
     def begin(self) -> LayerLatents:
         """Return random latents, one a layer."""

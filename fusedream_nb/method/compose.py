@@ -201,6 +201,9 @@ class CompositionRun(AugCLIPRun[ComposeStep]):
     method, together = "compose", 1
     parts = (Placement, Placements, BilevelRule, LinearRule, InverseRule, ScoreRule)
     renamed = {"rival": "rule"}  # noqa: RUF012
+    defaults = dict.fromkeys(("foreground", "background", "start")) | {  # noqa: RUF012
+        "rule": BilevelRule(), "placements": Placements.of(PLACEMENTS)
+    }  # fmt: skip
 
     def __init__(self, models: Models, config: RunConfig) -> None:
         n, options = len(config.seeds), config.options
@@ -220,14 +223,6 @@ class CompositionRun(AugCLIPRun[ComposeStep]):
         super().__init__(models, config, **knobs)
         self.setters |= {name: partial(self.set_rule, name) for name in RULE}
         self.setters |= {name: partial(self.set_box, name) for name in BOX}
-
-    @classmethod
-    def from_config(cls, config: RunConfig, models: Models) -> CompositionRun:
-        """Return a run that has not begun, of what another was asked for."""
-        options = dict(config.options)
-        rare = {name: options.pop(name) for name in ("policy",) if name in options}  # of old records
-        run = compose(config.prompts, models, seed=config.seeds, budget=config.budget, **options)
-        return cls(models, replace(run.config, options={**run.config.options, **rare})) if rare else run
 
     @classmethod
     def upgraded(cls, config: RunConfig) -> RunConfig:

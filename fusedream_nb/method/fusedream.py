@@ -18,7 +18,7 @@ from .bank import START_SEED as START_SEED
 from .bank import start_views
 from .budgets import Budget
 from .latents import OverParameterised, Parameterisation, Plain, Sampler, Weights, normal_y, top_k
-from .run import Run, RunConfig, S, Step, configure, encoded
+from .run import Run, RunConfig, S, Step, configure
 from .scores import AugCLIP, Score
 
 StartY = Literal["classes", "normal", "nearest"]
@@ -80,17 +80,13 @@ class AugCLIPRun(Run[S]):
             copies=sizes.copies,
             **{**{name: strength.get(name, 0.0) for name in views.ALL}, **knobs, "prompt": config.prompts},
         )
-        self.setters |= {"prompt": self.set_prompt, "copies": self.aug.set_copies}
+        self.worded = [self.aug, self.fixed]
+        self.setters["copies"] = self.aug.set_copies
         self.setters |= {name: partial(self.aug.set_strength, name) for name in views.ALL}
 
     def objective(self) -> Score:
         """Return what is climbed: AugCLIP (Eq. 3)."""
         return self.aug
-
-    def set_prompt(self, texts: Sequence[str]) -> None:
-        """Climb other texts from now on, one for all pictures or one each; ValueError for an empty one."""
-        self.aug.text = self.fixed.text = encoded(self, texts)
-        self.reset_best()
 
     def search(self, texts: Sequence[str], y: StartY = "classes") -> Latent:
         """Return the k best of M samples for each text [n, k, …] (Algorithm 1, lines 1 and 2).
@@ -118,11 +114,7 @@ class FusedreamRun(AugCLIPRun[Step]):
     """A run of :func:`fusedream`."""
 
     method = "fusedream"
-
-    @classmethod
-    def from_config(cls, config: RunConfig, models: Models) -> FusedreamRun:
-        """Return a run that has not begun, of what another was asked for."""
-        return fusedream(config.prompts, models, seed=config.seeds, budget=config.budget, **config.options)
+    defaults = {"policy": views.ALL, "weights": "scalar", "y": "classes", "start": None}  # noqa: RUF012
 
     def __init__(self, models: Models, config: RunConfig) -> None:
         super().__init__(models, config, noise=0.0)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,12 +19,14 @@ from fusedream_nb.models.generators import Generator, Latent
 
 from .adam import Adam
 from .budgets import Budget
-from .budgets import budget as find_budget
+from .config import RunConfig, check_lr, check_prompts, configure, packed, unpacked, validate
 from .latents import Parameterisation, Plain, noisy
 from .scores import Rng, Score
 
 if TYPE_CHECKING:
     from fusedream_nb.models import Models
+
+__all__ = ["Refused", "Run", "RunConfig", "Step", "climb", "configure", "packed", "unpacked", "validate"]
 
 CHECK_EVERY = 5  # steps between two looks at whether the picture is the best so far
 Gradient = Sequence[Tensor | None]  # a tensor a parameter; none where it is not to move
@@ -74,91 +76,6 @@ class Refused(ValueError):
     """A value that a knob does not take; the run is as it was, and can go on."""
 
 
-@dataclass(frozen=True)
-class RunConfig:
-    """What a run was asked for: ``options`` are the method's arguments other than prompt, seed and budget."""
-
-    method: str
-    prompts: list[Any]
-    seeds: list[int]
-    budget: Budget
-    options: dict[str, Any]
-
-
-def packed(value: Any) -> Any:  # noqa: ANN401
-    """Return an option as JSON holds it; TypeError for what it does not, such as a picture."""
-    if is_dataclass(value) and not isinstance(value, type | Latent):
-        own = {field.name: packed(getattr(value, field.name)) for field in fields(value)}
-        return {"is": type(value).__name__, **own}
-    if isinstance(value, Mapping):
-        return {name: packed(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [packed(each) for each in value]
-    if value is None or isinstance(value, str | int | float):
-        return value
-    raise TypeError(f"an argument is a {type(value).__name__}")
-
-
-def unpacked(value: Any, parts: Sequence[type]) -> Any:  # noqa: ANN401
-    """Return an option from what :func:`packed` made of it; ``parts`` are the dataclasses it may hold."""
-    if isinstance(value, Mapping):
-        own = {name: unpacked(each, parts) for name, each in value.items()}
-        kinds = {part.__name__: part for part in parts}
-        return kinds[own.pop("is")](**own) if "is" in own else own
-    return tuple(unpacked(each, parts) for each in value) if isinstance(value, list) else value
-
-
-def configure(
-    method: str,
-    prompt: str | Sequence[Any],
-    seed: int | Sequence[int],
-    budget: str | Budget | None,
-    sizes: Mapping[str, Any],
-    **options: Any,  # noqa: ANN401
-) -> RunConfig:
-    """Return a validated RunConfig: one prompt with many seeds, many prompts with one, or one each.
-
-    ``sizes`` are fields of a Budget in place of the budget's own, unless None.
-    Raises TypeError for a size that no Budget has, and what :func:`validate` raises.
-    """
-    base = budget if isinstance(budget, Budget) else find_budget(budget)
-    unknown = set(sizes) - {field.name for field in fields(Budget)}
-    if unknown:
-        raise TypeError(f"{method} takes no argument called {sorted(unknown)[0]!r}.")
-    own = replace(base, **{name: value for name, value in sizes.items() if value is not None})
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-    seeds = [seed] if isinstance(seed, int) else [int(s) for s in seed]
-    n = max(len(prompts), len(seeds))
-    if min(len(prompts), len(seeds)) == 1:
-        prompts, seeds = prompts * (n // len(prompts)), seeds * (n // len(seeds))
-    config = RunConfig(method, prompts, seeds, own, options)
-    validate(config)
-    return config
-
-
-def validate(config: RunConfig) -> None:
-    """Raise ValueError for an empty prompt, a seed out of range, numbers that do not pair, and bad sizes."""
-    prompts, seeds, sizes = config.prompts, config.seeds, config.budget
-    check_prompts(prompts)
-    if not seeds or any(s < 0 or s >= 2**63 for s in seeds):
-        raise ValueError("A seed is a whole number from 0 to 2^63 - 1.")
-    if len(prompts) != len(seeds):
-        raise ValueError(f"{len(prompts)} prompts require one seed or as many, not {len(seeds)}.")
-    if not 1 <= sizes.k <= sizes.M:
-        raise ValueError(f"The start keeps k of M samples, so 1 ≤ k ≤ M; got k = {sizes.k}, M = {sizes.M}.")
-    if sizes.steps < 0:
-        raise ValueError(f"The number of steps must be 0 or more, not {sizes.steps}.")
-    if sizes.copies < 1:
-        raise ValueError(f"The number of augmented copies must be at least 1, not {sizes.copies}.")
-    _check_lr(sizes.lr)
-
-
-def check_prompts(prompts: Sequence[Any]) -> None:
-    """Raise ValueError where there is no prompt, or an empty text among them."""
-    if not prompts or any(isinstance(prompt, str) and not prompt.strip() for prompt in prompts):
-        raise ValueError("The prompt is empty; say in words what the picture should show.")
-
-
 class Run(Iterator[S]):
     """Adam on a score over a latent (FuseDream, Algorithm 1, line 3); the base of every method's run.
 
@@ -169,6 +86,7 @@ class Run(Iterator[S]):
     """
 
     method: ClassVar[str] = "climb"
+    defaults: ClassVar[dict[str, Any]] = {}  # of the options
     parts: ClassVar[tuple[type, ...]] = ()  # dataclasses that the options may hold
     renamed: ClassVar[dict[str, str]] = {}  # knobs that records until format 3 call otherwise
     model: ClassVar[str] = "stickers"  # what it draws with where no model is named
@@ -188,7 +106,7 @@ class Run(Iterator[S]):
         judge: Score | None = None,
         **knobs: Any,  # noqa: ANN401
     ) -> None:
-        _check_lr(lr)
+        check_lr(lr)
         self.generator, self.score, self.judge = generator, score, judge or score
         self.rng, self.rngs = rng, [rng] if isinstance(rng, torch.Generator) else list(rng)
         self.lr, self.total, self.noise, self.index = lr, steps, 0.0, 0
@@ -198,7 +116,9 @@ class Run(Iterator[S]):
             "lr": self.set_lr,
             "steps": self.set_steps,
             "noise": self.set_noise,
+            "prompt": self.set_prompt,
         }
+        self.worded: list[Any] = []  # the scores whose ``text`` the prompts are
         self.log: list[dict[str, Any]] = []
         self.step: S | None = None
         self._start = start
@@ -212,9 +132,10 @@ class Run(Iterator[S]):
     # What a method says.
 
     @classmethod
-    def from_config(cls, config: RunConfig, models: Models) -> Run[Any]:
-        """Return a run that has not begun, of what another was asked for; raises what its method raises."""
-        raise TypeError(f"{cls.__name__} does not say how it is made from a RunConfig.")
+    def from_config(cls, config: RunConfig, models: Models) -> Self:
+        """Return a run that has not begun, of what another was asked for; raises as :func:`validate`."""
+        validate(config)
+        return cls(models, replace(config, options={**cls.defaults, **config.options}))  # type: ignore[call-arg, arg-type]
 
     @classmethod
     def upgraded(cls, config: RunConfig) -> RunConfig:
@@ -405,7 +326,7 @@ class Run(Iterator[S]):
 
     def set_lr(self, lr: float) -> None:
         """Change Adam's rate, its moments kept; ValueError unless it is above 0."""
-        _check_lr(lr)
+        check_lr(lr)
         self.lr = float(lr)
 
     def set_steps(self, steps: int) -> None:
@@ -417,6 +338,17 @@ class Run(Iterator[S]):
         if not 0 <= std < math.inf:
             raise ValueError(f"The noise's standard deviation must be 0 or more, not {std}.")
         self.noise = float(std)
+
+    def set_prompt(self, texts: Sequence[str]) -> None:
+        """Climb other texts from now on, one for all pictures or one each; ValueError for an empty one."""
+        check_prompts(texts)
+        n = len(self.config.seeds)
+        if len(texts) not in (1, n):
+            raise ValueError(f"{n} pictures require one prompt or as many, not {len(texts)}.")
+        vectors = self.models.clip.encode_text(texts)
+        for score in self.worded:
+            score.text = vectors
+        self.reset_best()
 
     def _normal(self, name: str, value: Any) -> Any:  # noqa: ANN401
         """Return a knob's value as a list where the knob is one, such as the prompts."""
@@ -515,17 +447,3 @@ def climb(
     latents are clamped to the generator's valid set.
     """
     return Run(generator, score, rng, steps=steps, lr=lr, start=start, judge=judge, noise=0.0)
-
-
-def encoded(run: Run[Any], texts: Sequence[str]) -> Tensor:
-    """Return the vectors of new prompts of a run, one for all its pictures or one each; raises ValueError."""
-    check_prompts(texts)
-    n = len(run.config.seeds)
-    if len(texts) not in (1, n):
-        raise ValueError(f"{n} pictures require one prompt or as many, not {len(texts)}.")
-    return run.models.clip.encode_text(texts)
-
-
-def _check_lr(lr: float) -> None:
-    if not 0 < lr < math.inf:
-        raise ValueError(f"The learning rate must be above 0, and finite, not {lr}.")

@@ -23,7 +23,6 @@ from .views import Cutouts, Places
 LR = 0.05  # Adam's rate in VQGAN+CLIP; the paper names none
 _JUDGE_SEED = 220_408_472  # the fixed patches; any constant does
 OLD = {"patches": "count", "smallest": "min_size", "power": "power", "tilt": "rotation"}  # until format 3
-RARE = ("distance", "stop")  # options of a PatchScore that transport took until then
 
 
 def transport(
@@ -96,6 +95,9 @@ class TransportRun(Run[TransportStep]):
 
     method, model = "transport", "stickers/vqgan"
     parts = (Cutouts,)
+    defaults = {  # noqa: RUF012
+        "loss": "transport", "epsilon": EPSILON, "cutouts": Cutouts(), "weights": None, "start": None
+    }  # fmt: skip
 
     def __init__(self, models: Models, config: RunConfig) -> None:
         self.models, self.config = models, config
@@ -123,15 +125,6 @@ class TransportRun(Run[TransportStep]):
         )
         self.setters |= {"patches": self.patches.set_patches, "epsilon": self.set_epsilon}
         self.setters |= {name: partial(self.set_prompts, name) for name in ("prompt", "weights")}
-
-    @classmethod
-    def from_config(cls, config: RunConfig, models: Models) -> TransportRun:
-        """Return a run that has not begun, of what another was asked for."""
-        options, budget = dict(config.options), config.budget
-        rare = {name: options.pop(name) for name in RARE if name in options}
-        own: dict[str, Any] = {"seed": config.seeds, "budget": budget, "lr": budget.lr, "M": budget.M}
-        run = transport(config.prompts, models, **own, **options)
-        return cls(models, replace(run.config, options={**run.config.options, **rare})) if rare else run
 
     @classmethod
     def upgraded(cls, config: RunConfig) -> RunConfig:

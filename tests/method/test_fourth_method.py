@@ -43,10 +43,7 @@ class MirroredRun(Run[Step]):
         score = Mirrored(AugCLIP(models.clip, config.prompts, config.budget.copies))
         sizes = {"steps": config.budget.steps, "lr": config.budget.lr}
         super().__init__(models.generator, score, rngs, **sizes, prompt=config.prompts)
-
-    @classmethod
-    def from_config(cls, config: RunConfig, models: Models) -> MirroredRun:
-        return cls(models, config)
+        self.worded = [score.words]
 
     def begin(self) -> fd.Plain:
         latents = [self.generator.sample(1, rng) for rng in self.rngs]

@@ -1,0 +1,104 @@
+"""What a run was asked for: validated once, and as JSON holds it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+from fusedream_nb.models.generators import Latent
+
+from .budgets import Budget
+from .budgets import budget as find_budget
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run was asked for: ``options`` are the method's arguments other than prompt, seed and budget."""
+
+    method: str
+    prompts: list[Any]
+    seeds: list[int]
+    budget: Budget
+    options: dict[str, Any]
+
+
+def packed(value: Any) -> Any:  # noqa: ANN401
+    """Return an option as JSON holds it; TypeError for what it does not, such as a picture."""
+    if is_dataclass(value) and not isinstance(value, type | Latent):
+        own = {field.name: packed(getattr(value, field.name)) for field in fields(value)}
+        return {"is": type(value).__name__, **own}
+    if isinstance(value, Mapping):
+        return {name: packed(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [packed(each) for each in value]
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise TypeError(f"an argument is a {type(value).__name__}")
+
+
+def unpacked(value: Any, parts: Sequence[type]) -> Any:  # noqa: ANN401
+    """Return an option from what :func:`packed` made of it; ``parts`` are the dataclasses it may hold."""
+    if isinstance(value, Mapping):
+        own = {name: unpacked(each, parts) for name, each in value.items()}
+        kinds = {part.__name__: part for part in parts}
+        return kinds[own.pop("is")](**own) if "is" in own else own
+    return tuple(unpacked(each, parts) for each in value) if isinstance(value, list) else value
+
+
+def configure(
+    method: str,
+    prompt: str | Sequence[Any],
+    seed: int | Sequence[int],
+    budget: str | Budget | None,
+    sizes: Mapping[str, Any],
+    **options: Any,  # noqa: ANN401
+) -> RunConfig:
+    """Return a validated RunConfig: one prompt with many seeds, many prompts with one, or one each.
+
+    ``sizes`` are fields of a Budget in place of the budget's own, unless None.
+    Raises TypeError for a size that no Budget has, and what :func:`validate` raises.
+    """
+    base = budget if isinstance(budget, Budget) else find_budget(budget)
+    unknown = set(sizes) - {field.name for field in fields(Budget)}
+    if unknown:
+        raise TypeError(f"{method} takes no argument called {sorted(unknown)[0]!r}.")
+    own = replace(base, **{name: value for name, value in sizes.items() if value is not None})
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    seeds = [seed] if isinstance(seed, int) else [int(s) for s in seed]
+    n = max(len(prompts), len(seeds))
+    if min(len(prompts), len(seeds)) > 1 and len(prompts) != len(seeds):
+        raise ValueError(f"{len(prompts)} prompts require one seed or as many, not {len(seeds)}.")
+    if min(len(prompts), len(seeds)) == 1:
+        prompts, seeds = prompts * (n // len(prompts)), seeds * (n // len(seeds))
+    config = RunConfig(method, prompts, seeds, own, options)
+    validate(config)
+    return config
+
+
+def validate(config: RunConfig) -> None:
+    """Raise ValueError for an empty prompt, a seed out of range, and sizes out of range."""
+    prompts, seeds, sizes = config.prompts, config.seeds, config.budget
+    check_prompts(prompts)
+    if not seeds or any(s < 0 or s >= 2**63 for s in seeds):
+        raise ValueError("A seed is a whole number from 0 to 2^63 - 1.")
+    if not 1 <= sizes.k <= sizes.M:
+        raise ValueError(f"The start keeps k of M samples, so 1 ≤ k ≤ M; got k = {sizes.k}, M = {sizes.M}.")
+    if sizes.steps < 0:
+        raise ValueError(f"The number of steps must be 0 or more, not {sizes.steps}.")
+    if sizes.copies < 1:
+        raise ValueError(f"The number of augmented copies must be at least 1, not {sizes.copies}.")
+    check_lr(sizes.lr)
+
+
+def check_prompts(prompts: Sequence[Any]) -> None:
+    """Raise ValueError where there is no prompt, or an empty text among them."""
+    if not prompts or any(isinstance(prompt, str) and not prompt.strip() for prompt in prompts):
+        raise ValueError("The prompt is empty; say in words what the picture should show.")
+
+
+def check_lr(lr: float) -> None:
+    """Raise ValueError unless a learning rate is above 0, and finite."""
+    if not 0 < lr < math.inf:
+        raise ValueError(f"The learning rate must be above 0, and finite, not {lr}.")
