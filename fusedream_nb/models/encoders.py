@@ -111,6 +111,8 @@ class Clip:
             limit, dropped = self.tokenizer.context_length - 2, self.tokenizer.dropped(text)
             if dropped:
                 told.append(f"reads {limit} words and ignores the rest, from '{dropped[0]}' on.")
+            elif not unknown and torch.equal(self.tokenizer([text]), self.tokenizer([""])):
+                told.append(f"finds no word in {text!r}, so it cannot tell it from no prompt at all.")
         elif hasattr(self.tokenizer, "encode") and getattr(self.tokenizer, "context_length", None):
             limit, tokens = self.tokenizer.context_length - 2, self.tokenizer.encode(text)
             if len(tokens) > limit:

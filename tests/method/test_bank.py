@@ -255,6 +255,21 @@ def test_a_bank_that_is_built_is_the_one_that_a_run_takes(
     assert sum(drawn) < M / 2
 
 
+def test_the_command_makes_both_banks_and_doctor_lists_them(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fusedream_nb.cli import main
+
+    assert main(["models", "bank", "stickers", "--seed", "7", "--M", "12", "--budget", "smoke"]) == 0
+    paths = capsys.readouterr().out.split()
+    assert len(paths) == 2 and {Path(path).parent for path in paths} == {store}
+    assert main(["models", "bank", "stickers", "--M", "12", "--folder", str(tmp_path / "other")]) == 0
+    assert len(list((tmp_path / "other").glob("*.safetensors"))) == 2
+    capsys.readouterr()
+    main(["doctor"])
+    assert capsys.readouterr().out.count("stickers: seed 7, M = 12") == 2
+
+
 def test_the_shipped_bank_is_that_of_the_shipped_weights(models: Models) -> None:
     """Made anew, with ``fusedream-nb models bank stickers --folder``, whenever the weights change."""
     paths = list(bank.SHIPPED.glob("*.safetensors"))

@@ -90,6 +90,13 @@ def test_words_that_were_not_learnt_are_named_and_change_nothing(models: Models)
         models.clip.encode_text("a dog on grass " * 9)
 
 
+@pytest.mark.parametrize("text", ["🐶", "?!", "—"])
+def test_a_text_without_a_word_is_told(models: Models, text: str) -> None:
+    with pytest.warns(UserWarning, match="finds no word in"):
+        nothing = models.clip.encode_text(text)
+    assert torch.equal(nothing, models.clip.encode_text(" "))
+
+
 def test_synonyms_are_known_and_case_does_not_matter(
     models: Models, recwarn: pytest.WarningsRecorder
 ) -> None:
