@@ -48,6 +48,10 @@ def generate(
     device: Device = None,
     film: Annotated[bool, typer.Option("--film", help="A GIF of the run beside each picture.")] = False,
     resume: Annotated[Path | None, typer.Option(help="The --out of a stopped run: finish it.")] = None,
+    y: Annotated[
+        str | None,
+        typer.Option("--classes", help="Of the start: classes (any), nearest (to PROMPT) or normal (none)."),
+    ] = None,
     every: Annotated[float, typer.Option(min=0, help="Seconds between two saved states.")] = checkpoint.EVERY,
     as_json: Json = False,
     compose: Annotated[
@@ -99,6 +103,9 @@ def generate(
         if not prompts:
             raise ValueError("There is no PROMPT; say in words what the picture should show.")
         kind, options = _asked(compose, transport, placements, foreground, background, mean, canvas)
+        if y and (compose or transport):
+            raise ValueError("--classes is for single pictures; leave out --compose and --transport.")
+        options |= {"y": y} if y else {}
         sizes = kind.sizes(fd.budget(budget))
         sizes = sizes if steps is None else replace(sizes, steps=steps)
         texts = [_legal(prompt) for prompt in prompts or []]
@@ -108,7 +115,7 @@ def generate(
         todo, knobs = [jobs.job(texts, _seeds(seed, seeds), model, device, sizes, **asked)], {}
     elif (
         any((model, budget, seed, seeds > 1, out, film, compose, placements, foreground, background))
-        or any((transport, mean, canvas))
+        or any((transport, mean, canvas, y))
     ):  # fmt: skip
         raise ValueError("--resume goes on with what was asked for then; it takes a PROMPT and --steps only.")
     else:
