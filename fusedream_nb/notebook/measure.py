@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fusedream_nb.method import views
+from fusedream_nb.method.bank import start_views
 from fusedream_nb.method.run import Step
 from fusedream_nb.method.scores import AugCLIP, Score
 from fusedream_nb.models import Models
@@ -67,6 +68,11 @@ def fixed_score(clip: Clip, text: str | Sequence[str], copies: int, seed: int = 
     """Return AugCLIP (Eq. 3) on copies that a seed fixes: no run that climbs others has met them."""
     numbers = views.draw(1, copies, torch.Generator().manual_seed(seed))
     return AugCLIP(clip, text, copies, fixed=numbers)
+
+
+def start_score(clip: Clip, text: str | Sequence[str], copies: int) -> AugCLIP:
+    """Return AugCLIP on the views that every run's start is ranked by, so that a bank serves it."""
+    return AugCLIP(clip, text, copies, fixed=start_views(copies))
 
 
 @torch.no_grad()

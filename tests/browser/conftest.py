@@ -25,7 +25,7 @@ import nbformat
 import pytest
 from PIL import Image
 
-PATIENCE = 300  # seconds until a test gives a condition up; nothing is asserted about time
+PATIENCE = 180  # seconds until a test gives a condition up; nothing is asserted about time
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 READY = """() => {
     const kernel = window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel;
@@ -208,11 +208,9 @@ class Panel:
         self.page.keyboard.type(text)
         self.page.keyboard.press("Enter")
 
-    def press(self, label: str, key: str, times: int) -> None:
+    def press(self, label: str, key: str) -> None:
         """Press a key on a slider."""
-        hand = self.control(label).locator(".noUi-handle, .ui-slider-handle")
-        for _ in range(times):
-            hand.press(key)
+        self.control(label).locator(".noUi-handle, .ui-slider-handle").press(key)
 
     def text(self) -> str:
         """Return all that stands on the panel."""

@@ -78,3 +78,12 @@ def test_correlation_is_the_mean_over_pairs_of_prompts() -> None:
     mean = table[torch.triu_indices(4, 4, 1).unbind()].mean()
     assert correlation(costs).item() == pytest.approx(mean.item(), abs=1e-5)
     assert correlation(torch.stack([costs, costs])).shape == (2,)
+
+
+def test_a_start_ranked_here_is_the_runs_own(models: Models) -> None:
+    rank = measure.start_score(models.clip, "a blue dog", 2)
+    sizes = {"M": 12, "k": 3, "start_copies": 2}
+    best, _ = fd.top_k(models.generator, rank.table, 12, 3, torch.Generator().manual_seed(5))
+    run = fd.fusedream("a blue dog", models, seed=5, budget="smoke", **sizes)
+    next(run)
+    assert torch.equal(run.start.basis.z, best.z)
