@@ -19,6 +19,7 @@ from fusedream_nb.reproduce import figures
 from fusedream_nb.reproduce.results import Result, read, verdict
 
 SETTINGS = ("model", "budget", "device", "seed")
+Block = tuple[figures.PaperFigure | None, list[dict[str, str]], list[dict[str, Any]]]
 
 
 def write(out: Path) -> Path:
@@ -30,7 +31,7 @@ def write(out: Path) -> Path:
         f"{len(results)} notebooks, {failed} of them failed. Claims: {verdicts(claims)}. "
         "A claim that differs is a result: its notebook says why."
     )
-    page = {"summary": summary, "runs": [_run(result, out) for result in results]}
+    page = {"summary": summary, "results": results, "there": {path.name for path in out.iterdir()}}
     texts = {
         "claims.json": json.dumps(claims, ensure_ascii=False, indent=1) + "\n",
         "REPORT.md": re.sub(r"\n{3,}", "\n\n", _render("report.md.j2", page)),
@@ -71,54 +72,30 @@ def _cost(result: Result) -> str:
     return f"{result.seconds:,.0f} s{memory}"
 
 
-def _run(result: Result, out: Path) -> dict[str, Any]:
-    """Return what the templates show of a notebook: its figures in the papers' order, then all else."""
-    executed = f"{result.notebook}.ipynb"
-    given = {name: result.made_by[name] for name in SETTINGS if result.made_by.get(name) is not None}
-    options = [part for name, value in given.items() for part in (f"--{name}", str(value))]
+def _given(result: Result) -> dict[str, str]:
+    """Return the settings that a notebook was run with."""
+    return {name: str(result.made_by[name]) for name in SETTINGS if result.made_by.get(name) is not None}
+
+
+def _command(figure: figures.PaperFigure, result: Result) -> str:
+    """Return what draws a figure again as in a result."""
+    options = [part for name, value in _given(result).items() for part in (f"--{name}", value)]
+    return shlex.join(["fusedream-nb", "reproduce", figure.id, *options])
+
+
+def _blocks(result: Result) -> list[Block]:
+    """Return a notebook's figures in the papers' order, their files and claims; at the end, what is left."""
     number = result.notebook.partition("_")[0]
-    expected = [f for f in figures.FIGURES if f.notebook == number or result.drew(f.id)]
-    blocks = [
-        {
-            "id": figure.id,
-            "caption": figure.caption,
-            "paper": figure.paper,
-            "command": shlex.join(["fusedream-nb", "reproduce", figure.id, *options]),
-            **_content(result, {figure.id}),
-        }
-        for figure in expected
-    ]
-    owners: set[str | None] = {figures.owner(claim["figure"]) for claim in result.claims}
-    others = _content(result, {*owners, None} - {figure.id for figure in expected})
-    if any(others.values()):
-        blocks.append({"caption": "Also in this notebook", **others})
-    return {
-        "notebook": result.notebook,
-        "settings": ", ".join(f"{name} {value}" for name, value in given.items()),
-        "cost": _cost(result),
-        "finished": result.finished,
-        "executed": executed if (out / executed).exists() else "",
-        "failure": result.failure,
-        "blocks": blocks,
+    shown = {f.id: f for f in figures.FIGURES if f.notebook == number or result.drew(f.id)}
+    blocks: dict[str | None, Block] = {
+        name: (shown[name] if name else None, [], []) for name in (*shown, None)
     }
-
-
-def _content(result: Result, ids: set[str | None]) -> dict[str, Any]:
-    """Return the pictures, drawings and claims that belong to figures, None to no figure."""
-    files = [row for row in result.figures if figures.owner(Path(row["file"]).stem) in ids]
-    return {
-        "pictures": [row for row in files if row["file"].endswith(".png")],
-        "drawings": [row["file"] for row in files if row["file"].endswith(".svg")],
-        "claims": [
-            {
-                "statement": claim["statement"],
-                "ours": numbers_line(**claim["numbers"]),
-                "verdict": verdict(claim),
-            }
-            for claim in result.claims
-            if figures.owner(claim["figure"]) in ids
-        ],
-    }
+    for row in result.figures:
+        blocks[figures.owner(Path(row["file"]).stem)][1].append(row)
+    for claim in result.claims:
+        owner = figures.owner(claim["figure"])
+        blocks[owner if owner in shown else None][2].append(claim)
+    return [block for block in blocks.values() if any(block)]
 
 
 def _render(name: str, page: dict[str, Any]) -> str:
@@ -131,6 +108,8 @@ def _render(name: str, page: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     world.filters |= {"md": _markdown, "code": _code}
+    world.globals |= {"blocks": _blocks, "command": _command, "cost": _cost, "given": _given}
+    world.globals |= {"numbers_line": numbers_line, "verdict": verdict}
     return world.get_template(name).render(page)
 
 

@@ -94,7 +94,8 @@ class Book:
         """Open the notebook in a window of its own, and wait for it and its kernel."""
         self.page = self.lab.browser.new_page(viewport=LAPTOP)
         self.page.set_default_timeout(PATIENCE * 1000)
-        self.page.goto(f"{self.lab.url}/{self.lab.place.format(stem=Path(self.name).stem, name=self.name)}")
+        place = FRONTS[self.lab.front].format(stem=Path(self.name).stem, name=self.name)
+        self.page.goto(f"{self.lab.url}/{place}")
         self.until_ready()
 
     def until_ready(self) -> None:
@@ -248,8 +249,8 @@ class Panel:
 class Lab:
     """A Jupyter of our own, with folders of its own, and a browser that looks at it."""
 
-    def __init__(self, folder: Path, browser: Any, url: str, place: str) -> None:
-        self.folder, self.browser, self.url, self.place = folder, browser, url, place
+    def __init__(self, folder: Path, browser: Any, url: str, front: str) -> None:
+        self.folder, self.browser, self.url, self.front = folder, browser, url, front
         self.kernels: dict[str, Kernel] = {}
 
     def write(self, name: str, *cells: str) -> str:
@@ -370,7 +371,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
 def laboratory(python: Path | str, browser: Any, folder: Path, front: str = "jupyterlab") -> Iterator[Lab]:
     """Yield an interpreter's JupyterLab or Notebook 7, with its files in a folder."""
     with serving(str(python), folder, front) as url:
-        lab = Lab(folder, browser, url, FRONTS[front])
+        lab = Lab(folder, browser, url, front)
         try:
             yield lab
         finally:

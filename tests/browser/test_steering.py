@@ -98,7 +98,8 @@ def test_other_words_and_typed_numbers(book: Any, wait_for: Any) -> None:
     kernel.wait("session.run.wanted['prompt'] == ['a red car']")
     panel.type("Copies", "3")
     kernel.wait("session.run.wanted['copies'] == 3")
-    for value in (0.01, 0.02):
+    arrows = book.lab.front == "jupyterlab"  # Notebook 7 keeps arrow keys to itself
+    for value in (0.01, 0.02) if arrows else ():
         panel.press("Noise", "ArrowRight")
         kernel.wait(f"abs(session.run.wanted['noise'] - {value}) < 1e-9")
     panel.click("Step")
