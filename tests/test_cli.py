@@ -102,6 +102,8 @@ BAD = [
     (["generate", "x", "--compose", "--transport"], "choose one"),
     (["generate", "x", "--placements", "all"], "--compose"),
     (["generate", "x", "--mean"], "--transport"),
+    (["generate", "a dog", "--classes", "dogs"], "classes, normal, nearest"),
+    (["generate", "x", "--classes", "nearest", "--compose"], "--classes"),
     (["generate", "x", "--compose", "--placements", "left@0.5"], "'left@0.5'"),
     (["generate", "x", "--compose", "--placements", "9@1.5"], "left-bottom@0.4"),
     (["generate", "a dog", "--compose", "--placements", "9@0.1"], "too small"),

@@ -42,10 +42,16 @@ def generate(
     seeds: Annotated[int, typer.Option(min=1, max=10_000, help="How many seeds each prompt gets.")] = 1,
     budget: Size = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Instead of the budget's number.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("fusedream-out"),
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the pictures.", show_default="fusedream-out")
+    ] = None,
     device: Device = None,
     film: Annotated[bool, typer.Option("--film", help="A GIF of the run beside each picture.")] = False,
     resume: Annotated[Path | None, typer.Option(help="The --out of a stopped run: finish it.")] = None,
+    y: Annotated[
+        str | None,
+        typer.Option("--classes", help="Of the start: classes (any), nearest (to PROMPT) or normal (none)."),
+    ] = None,
     every: Annotated[float, typer.Option(min=0, help="Seconds between two saved states.")] = checkpoint.EVERY,
     as_json: Json = False,
     compose: Annotated[
@@ -97,6 +103,9 @@ def generate(
         if not prompts:
             raise ValueError("There is no PROMPT; say in words what the picture should show.")
         kind, options = _asked(compose, transport, placements, foreground, background, mean, canvas)
+        if y and (compose or transport):
+            raise ValueError("--classes is for single pictures; leave out --compose and --transport.")
+        options |= {"y": y} if y else {}
         sizes = kind.sizes(fd.budget(budget))
         sizes = sizes if steps is None else replace(sizes, steps=steps)
         texts = [_legal(prompt) for prompt in prompts or []]
@@ -104,10 +113,14 @@ def generate(
             texts, options["weights"] = _weighted(texts)
         asked = {"method": kind.method, "options": options, "canvas": _canvas(canvas), "film": film}
         todo, knobs = [jobs.job(texts, _seeds(seed, seeds), model, device, sizes, **asked)], {}
-    elif model or budget or seed or seeds > 1 or compose or transport or film:
+    elif (
+        any((model, budget, seed, seeds > 1, out, film, compose, placements, foreground, background))
+        or any((transport, mean, canvas, y))
+    ):  # fmt: skip
         raise ValueError("--resume goes on with what was asked for then; it takes a PROMPT and --steps only.")
     else:
         out, todo, knobs = resume, jobs.unfinished(resume), _turned(prompts or [], steps)
+    out = out or Path("fusedream-out")
     png.check_folder(out)
     worlds = [_load(job, device) for job in todo]
     for job, models in zip(todo, worlds, strict=True):
@@ -169,7 +182,7 @@ def _canvas(text: str | None) -> list[int] | None:
     """Return "128x96", width and height, as [height, width]."""
     if text is None:
         return None
-    found = re.fullmatch(r"(\d+)[x×](\d+)", text.strip())
+    found = re.fullmatch(r"(\d+)[xX×](\d+)", text.strip())
     if not found:
         raise ValueError(f"A canvas is WIDTHxHEIGHT in pixels, such as 128x96, not {text!r}.")
     return [int(found[2]), int(found[1])]

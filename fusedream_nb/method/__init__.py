@@ -10,9 +10,14 @@ if TYPE_CHECKING:
 
 
 def run_class(method: str) -> type[Run[Any]]:
-    """Return the class of a method's runs, yours too if it is imported; ValueError listing the known ones."""
+    """Return the class of a method's runs, yours too if it is imported; ValueError listing the known ones.
+
+    Records that name none are the oldest, when there was but FuseDream.
+    """
     from . import baselines, compose, fusedream, search, transport  # noqa: F401  their classes are now known
     from .run import Run
+
+    method = method or fusedream.FusedreamRun.method
 
     found: list[type[Run[Any]]] = [Run]
     names: dict[str, type[Run[Any]]] = {}

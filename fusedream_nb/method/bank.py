@@ -162,16 +162,16 @@ def banks() -> list[dict[str, Any]]:
     rows = []
     for path in [*sorted(SHIPPED.glob(FILES)), *sorted((cache() / "banks").glob(FILES))]:
         with suppress(SafetensorError, KeyError, ValueError, TypeError), safe_open(path, "pt") as file:
-            told = file.metadata()
-            key = json.loads(told["key"])
-            rows.append({"of": told["of"], "seed": key["seed"], "M": key["M"], "path": path})
+            metadata = file.metadata()
+            key = json.loads(metadata["key"])
+            rows.append({"of": metadata["of"], "seed": key["seed"], "M": key["M"], "path": path})
     return rows
 
 
 def bank_key(
     generator: Generator, clip: Clip, views: Draw | None, M: int, rng: torch.Generator
 ) -> str | None:
-    """Return the JSON that names a bank: networks, randomness and views; None if they cannot be told.
+    """Return the JSON that names a bank: networks, randomness and views; None if they are not known.
 
     The numbers of M samples are not the first of more samples, so M is a part of the name.
     """
@@ -219,8 +219,8 @@ def _read(path: Path, key: str, *, tell: bool = True) -> Tensor | None:
         return None
     try:
         with safe_open(path, "pt") as file:
-            told, vectors = file.metadata() or {}, file.get_tensor("vectors")
-        right = told.get("key") == key and told.get("digest") == _digest(vectors.numpy().tobytes())
+            metadata, vectors = file.metadata() or {}, file.get_tensor("vectors")
+        right = metadata.get("key") == key and metadata.get("digest") == _digest(vectors.numpy().tobytes())
     except Exception:  # whatever a damaged file makes its reader say
         right = False
     if not right:

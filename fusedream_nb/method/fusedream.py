@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -117,6 +117,9 @@ class FusedreamRun(AugCLIPRun[Step]):
     defaults = {"policy": views.ALL, "weights": "scalar", "y": "classes", "start": None}  # noqa: RUF012
 
     def __init__(self, models: Models, config: RunConfig) -> None:
+        if config.options["y"] not in get_args(StartY):
+            known = ", ".join(get_args(StartY))
+            raise ValueError(f"No start of the classes is called {config.options['y']!r}; known are {known}.")
         super().__init__(models, config, noise=0.0)
         start = config.options["start"]
         self._start = None if start is None else given(start, len(config.seeds))

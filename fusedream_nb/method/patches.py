@@ -27,7 +27,7 @@ from .ot import (
     transport_loss,
 )  # fmt: skip
 from .scores import Score
-from .views import MIN_SIZE, Cutouts, Places, Rng
+from .views import Cutouts, Places, Rng
 
 Prompt = str | Tensor
 Loss = Literal["transport", "mean"]
@@ -66,22 +66,19 @@ class PatchScore(Score):
         self,
         clip: Clip,
         prompts: Prompt | Sequence[Prompt],
-        cutouts: Cutouts | int = Cutouts(),  # noqa: B008  frozen
+        cutouts: Cutouts = Cutouts(),  # noqa: B008  frozen
         *,
         loss: Loss = "transport",
         epsilon: float = EPSILON,
         distance: DistanceName | Distance = "cosine",
         weights: Sequence[float] | None = None,
         stop: float | Sequence[float] = -math.inf,
-        **old: float,
     ) -> None:
         given = [prompts] if isinstance(prompts, str | Tensor) else list(prompts)
         self.weights, self.stop = marginal_weights(weights, len(given)), torch.as_tensor(stop)
         _check(loss, epsilon, self.weights, self.stop)
         self.clip, self.loss, self.epsilon, self.distance = clip, loss, epsilon, find_distance(distance)
-        self.cutouts = (
-            Cutouts(cutouts, old.get("smallest", MIN_SIZE)) if isinstance(cutouts, int) else cutouts
-        )
+        self.cutouts = cutouts
         self.fixed: Places | None = None
         self.seen: Match | None = None
         self.vectors = encode_prompts(clip, given)

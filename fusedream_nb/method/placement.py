@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -118,7 +118,8 @@ class Placements:
 def named(text: str) -> tuple[Placement, ...]:
     """Return the placements of a text: "all", "9@0.5", "left-bottom@0.4", or some of these with commas.
 
-    "9@α" are the paper's nine places at size α. Raises ValueError for any other text.
+    "9@α" are the paper's nine places at size α; "@0.4x0.6" is a box of another height.
+    Raises ValueError for any other text.
     """
     found: list[Placement] = []
     for part in text.lower().split(","):
@@ -127,10 +128,13 @@ def named(text: str) -> tuple[Placement, ...]:
         try:
             if place == "all" and not size:
                 found += PLACEMENTS
-            elif place == "9":
-                found += [replace(each, alpha=float(size)) for each in PLACEMENTS[9:]]
+                continue
+            alpha, _, height = size.partition("x")
+            own: dict[str, Any] = {"alpha": float(alpha), "height": float(height) if height else None}
+            if place == "9":
+                found += [replace(each, **own) for each in PLACEMENTS[9:]]
             else:
-                found.append(Placement(float(size), HORIZONTAL[across], VERTICAL[down]))
+                found.append(Placement(x=HORIZONTAL[across], y=VERTICAL[down], **own))
         except (KeyError, ValueError) as error:
             raise ValueError(
                 f"No placement is called {part.strip()!r}; say all, 9@0.5, or such as left-bottom@0.4: left, "

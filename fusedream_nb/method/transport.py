@@ -36,7 +36,7 @@ def transport(
     cutouts: Cutouts = Cutouts(),  # noqa: B008  frozen
     weights: Sequence[float] | None = None,
     start: Latent | Parameterisation | None = None,
-    **sizes: Any,  # noqa: ANN401
+    **sizes: Any,  # noqa: ANN401  numbers
 ) -> TransportRun:
     """Return a run that makes one picture of several prompts, by Adam on Eq. 5 (or Eq. 1).
 
@@ -56,7 +56,6 @@ def transport(
     The picture is the last Step's ``best_image`` [n, 3, h, w] in [-1, 1].
     Raises ValueError, before any work, for an empty prompt or numbers out of range.
     """
-    cutouts = Cutouts(**{**vars(cutouts), **{OLD[name]: sizes.pop(name) for name in OLD if name in sizes}})
     own = {"loss": loss, "epsilon": epsilon, "cutouts": cutouts, "weights": weights, "start": start}
     if (M := sizes.get("M", 1)) < 1:
         raise ValueError(f"The start is the best of M samples, so M must be at least 1, not {M}.")

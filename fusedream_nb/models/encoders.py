@@ -94,8 +94,8 @@ class Clip:
         rows = [texts] if isinstance(texts, str) else list(texts)
         for text in dict.fromkeys(rows):
             if text not in self._texts:
-                for told in self._unread(text):
-                    warnings.warn(f"{self.name} {told}", stacklevel=3)
+                for note in self._unread(text):
+                    warnings.warn(f"{self.name} {note}", stacklevel=3)
                 with torch.no_grad():
                     tokens = self.tokenizer([text]).to(self._shift.device)
                     self._texts[text] = F.normalize(self.model.encode_text(tokens).float(), dim=-1)[0]
@@ -103,22 +103,22 @@ class Clip:
 
     def _unread(self, text: str) -> list[str]:
         """Return a sentence, without its subject, for each way in which a text is not read as it stands."""
-        told, unknown = [], self.unknown_words(text)
+        notes, unknown = [], self.unknown_words(text)
         if unknown:
             listed = ", ".join(f"'{word}'" for word in unknown[:5]) + (", …" if len(unknown) > 5 else "")
-            told.append(f"has not learnt {listed}; it will ignore {'it' if len(unknown) == 1 else 'them'}.")
+            notes.append(f"has not learnt {listed}; it will ignore {'it' if len(unknown) == 1 else 'them'}.")
         if hasattr(self.tokenizer, "dropped"):
             limit, dropped = self.tokenizer.context_length - 2, self.tokenizer.dropped(text)
             if dropped:
-                told.append(f"reads {limit} words and ignores the rest, from '{dropped[0]}' on.")
+                notes.append(f"reads {limit} words and ignores the rest, from '{dropped[0]}' on.")
             elif not unknown and torch.equal(self.tokenizer([text]), self.tokenizer([""])):
-                told.append(f"finds no word in {text!r}, so it cannot tell it from no prompt at all.")
+                notes.append(f"finds no word in {text!r}, so it cannot tell it from no prompt at all.")
         elif hasattr(self.tokenizer, "encode") and getattr(self.tokenizer, "context_length", None):
             limit, tokens = self.tokenizer.context_length - 2, self.tokenizer.encode(text)
             if len(tokens) > limit:
                 rest = self.tokenizer.decode(tokens[limit:]).strip()
-                told.append(f"reads {limit} tokens and ignores the rest, from '{rest[:40]}' on.")
-        return told
+                notes.append(f"reads {limit} tokens and ignores the rest, from '{rest[:40]}' on.")
+        return notes
 
     def unknown_words(self, text: str) -> list[str]:
         """Return the words of a text that the encoder's vocabulary lacks ([] for CLIP's own BPE)."""

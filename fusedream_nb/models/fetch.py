@@ -46,7 +46,7 @@ def sources(row: Entry, file: File) -> tuple[str, ...]:
 def fetch(row: Entry, *, again: bool = False, timeout: float = TIMEOUT, pause: float = PAUSE) -> Path:
     """Bring the files of a model that are not here into its folder, and return that.
 
-    With ``again`` what is here is checked too, and what is wrong is replaced. Processes that want the same
+    With ``again`` what is here is checked too, and what is wrong is replaced. Processes that fetch the same
     file wait for each other. Raises FileNotFoundError, saying what to put where, if downloads are switched
     off (see :func:`offline`) or no source has a right file, and OSError where there is no room.
     """
@@ -77,7 +77,7 @@ def _bring(row: Entry, file: File, timeout: float, pause: float) -> None:
 
     target = row.folder / file.name
     target.parent.mkdir(parents=True, exist_ok=True)
-    told: dict[str, str] = {}
+    failures: dict[str, str] = {}
     with FileLock(target.with_name(f"{target.name}.lock")):
         if row.verify(file)[0] != "wrong":
             return  # another process has brought it meanwhile
@@ -89,8 +89,8 @@ def _bring(row: Entry, file: File, timeout: float, pause: float) -> None:
                 except (OSError, ValueError) as error:
                     if getattr(error, "errno", None) in _HERE:
                         raise
-                    told[url] = _why(error)
-    listed = "; ".join(f"{url} ({what})" for url, what in told.items())
+                    failures[url] = _why(error)
+    listed = "; ".join(f"{url} ({what})" for url, what in failures.items())
     raise FileNotFoundError(f"{row.missing()} No source gave {file.name}: {listed}.")
 
 
@@ -146,21 +146,23 @@ class _Resumed:
             if useless or not part.stat().st_size:
                 part.unlink(missing_ok=True)
             if no_room:
-                told = "There is no room on the disk for this file"
-                raise OSError(errno.ENOSPC, told, str(self.target)) from error
+                message = "There is no room on the disk for this file"
+                raise OSError(errno.ENOSPC, message, str(self.target)) from error
             raise
 
 
-def _room(part: Path, wanted: int) -> None:
+def _room(part: Path, required: int) -> None:
     free = shutil.disk_usage(part.parent).free
-    if wanted > free:
-        raise OSError(errno.ENOSPC, f"There are {free:,} bytes free, and {wanted:,} are required", str(part))
+    if required > free:
+        raise OSError(
+            errno.ENOSPC, f"{free:,} bytes are free, {required:,} are required", str(part)
+        )
 
 
 def check(part: Path, file: File, announced: int | None) -> None:
     """Raise ValueError unless a file that came has the length and the hash it should have, where known.
 
-    ``announced`` is the length that the server told. Without a whole hash the file must be one that can be
+    ``announced`` is the length that the server sent. Without a whole hash the file must be one that can be
     read as what its name says: that does not tell every change, but pages, pieces and other files.
     """
     size = part.stat().st_size

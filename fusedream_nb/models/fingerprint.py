@@ -13,7 +13,7 @@ _IRRELEVANT = {"name", "at_once", "class_names"}  # to what is drawn or read
 def fingerprint(part: object) -> str | None:
     """Return a hash of a generator's or an encoder's class, weights and numbers.
 
-    None for a class that is not this package's: what its answers depend on cannot be told.
+    None for a class that is not this package's: what its answers depend on is not known.
     """
     kind = type(part)
     if kind.__module__.partition(".")[0] != __name__.partition(".")[0]:

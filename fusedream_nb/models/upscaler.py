@@ -106,7 +106,7 @@ class RealESRGAN:
             network = _spandrel().ModelLoader(device=device).load_from_file(path)
         if network.scale != FACTOR:
             raise ValueError(
-                f"{path} enlarges {network.scale} times; wanted is a network for {FACTOR} times."
+                f"{path} enlarges {network.scale} times; a network for {FACTOR} times is required."
             )
         return cls(network.eval())
 

@@ -61,7 +61,7 @@ class Entry:
         return [why for verdict, why in verdicts if verdict == "wrong"]
 
     def verify(self, file: File) -> tuple[Verdict, str]:
-        """Return whether a file is right, and what that was told by, or how it could be.
+        """Return whether a file is right, and by what that is known, or how it could be.
 
         Its hash must be the published one and that of the file which was first fetched, where known.
         """

@@ -98,8 +98,8 @@ def _text(value: Any) -> str:  # noqa: ANN401
 
     if isinstance(value, torch.Tensor):
         return hashlib.sha256(value.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
-    if hasattr(value, "parameters"):
-        return " ".join(map(_text, value.parameters()))
+    if hasattr(value, "parameters"):  # a start, which the run moves
+        return f"{type(value).__name__} {[list(t.shape) for t in value.parameters()]}"
     fields = vars(value) if hasattr(value, "__dataclass_fields__") else {}
     tensors = {name: _text(each) for name, each in fields.items() if isinstance(each, torch.Tensor)}
     return re.sub(r" at 0x[0-9a-f]+", "", f"{type(value).__name__} {tensors}" if tensors else repr(value))

@@ -41,7 +41,7 @@ class Job:
     device: str
     sizes: dict[str, Any]
     threads: int
-    method: str = "fusedream"
+    method: str = ""  # of the runs; empty: the first of all
     options: dict[str, Any] = field(default_factory=dict)
     canvas: list[int] | None = None
     film: bool = False
@@ -111,8 +111,9 @@ def begin(job: Job, models: Models) -> Run[Any]:
     from fusedream_nb.method.run import RunConfig, unpacked
 
     prompts, seeds = job.groups[job.done]
-    options = unpacked(job.options, run_class(job.method).parts)
-    return run_from(RunConfig(job.method, prompts, seeds, Budget(**job.sizes), options), models)
+    kind = run_class(job.method)
+    options = unpacked(job.options, kind.parts)
+    return run_from(RunConfig(kind.method, prompts, seeds, Budget(**job.sizes), options), models)
 
 
 def draw(

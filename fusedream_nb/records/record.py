@@ -68,7 +68,7 @@ class Record:
     clip: str = ""
     weights: dict[str, str] = field(default_factory=dict)
     canvas: list[int] | None = None
-    method: str = "fusedream"
+    method: str = ""
     package: str = ""
     torch: str = ""
     python: str = ""

@@ -83,7 +83,7 @@ def config_of(record: Record) -> RunConfig:
     prompts, seeds = record.batch_prompts or [record.prompt], record.batch_seeds or [record.seed]
     kind = run_class(record.method)
     options = unpacked(record.options, kind.parts)
-    config = RunConfig(record.method, prompts, seeds, Budget(record.budget, **numbers), options)
+    config = RunConfig(kind.method, prompts, seeds, Budget(record.budget, **numbers), options)
     return kind.upgraded(config) if record.format < 4 else config
 
 

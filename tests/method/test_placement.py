@@ -121,6 +121,7 @@ def test_placements_are_named_in_a_text() -> None:
     assert named("all") == PLACEMENTS == named("9@0.65, 9@0.5") == named("all,Left-Top@0.5")
     assert named("9@0.65") == PLACEMENTS[:9]
     assert named("right-center@.3") == (Placement.at(0.3, "right", "center"),)
+    assert named("left-top@0.4x0.6") == (Placement(0.4, 0.0, 0.0, 0.6),)
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_fusedream(real: Models) -> None:
 
 
 def test_transport(real: Models) -> None:
-    check(list(fd.transport(["a dog", "a house"], real, budget=TINY, patches=4)))
+    check(list(fd.transport(["a dog", "a house"], real, budget=TINY, cutouts=fd.Cutouts(4))))
 
 
 def test_compose(real: Models) -> None:

@@ -39,7 +39,7 @@ def duets(models: Models, **more: Any) -> Run:
 
 
 def plans(models: Models, **more: Any) -> Run:
-    return fd.transport([DOG, CAR], models, **{"patches": 4, "budget": TINY, **more})
+    return fd.transport([DOG, CAR], models, **{"cutouts": fd.Cutouts(4), "budget": TINY, **more})
 
 
 def pair(models: Models) -> Run:
@@ -145,7 +145,7 @@ SAME_AS = [
     (dogs, {"colour": 0.0, "cutout": 0.0}, {"policy": ("translation", "resize")}),
     (dogs, {"resize": 0.5}, {"policy": {**dict.fromkeys(views.ALL, 1.0), "resize": 0.5}}),
     (plans, {"epsilon": 0.7}, {"epsilon": 0.7}),
-    (plans, {"patches": 2}, {"patches": 2}),
+    (plans, {"patches": 2}, {"cutouts": fd.Cutouts(2)}),
     (plans, {"weights": [1.0, 3.0]}, {"weights": [1.0, 3.0]}),
     (duets, {"lr": 0.02}, {"lr": 0.02}),
 ]

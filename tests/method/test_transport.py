@@ -12,21 +12,22 @@ from fusedream_nb.method.latents import OverParameterised
 from fusedream_nb.method.ot import cost_scale, find_distance, geodesic
 from fusedream_nb.method.patches import PatchScore, encode_prompts
 from fusedream_nb.method.transport import TransportStep, transport
+from fusedream_nb.method.views import Cutouts
 from fusedream_nb.models import Models
 
 PROMPTS = ["a photo of a red car", "a photo of a blue dog"]
-SMALL = {"steps": 3, "patches": 6}
+SMALL = {"steps": 3, "cutouts": Cutouts(6)}
 
 
 def test_the_score_is_made_of_its_parts(models: Models, pictures: Tensor, rng: torch.Generator) -> None:
-    score = PatchScore(models.clip, PROMPTS, 8, loss="mean", distance="geodesic", weights=[3, 1])
+    score = PatchScore(models.clip, PROMPTS, Cutouts(8), loss="mean", distance="geodesic", weights=[3, 1])
     image = pictures[:2]
     value = score(image, rng)
     seen = score.seen
     assert seen is not None
     torch.testing.assert_close(value, -(seen.costs.mean(1) * torch.tensor([0.75, 0.25])).sum(1))
-    whole = PatchScore(models.clip, PROMPTS, 3, smallest=1.0, distance="geodesic").match(
-        image, PatchScore(models.clip, PROMPTS, 3, smallest=1.0).draw(2, rng)
+    whole = PatchScore(models.clip, PROMPTS, Cutouts(3, 1.0), distance="geodesic").match(
+        image, PatchScore(models.clip, PROMPTS, Cutouts(3, 1.0)).draw(2, rng)
     )
     vectors, texts = models.clip.encode_image(image), models.clip.encode_text(PROMPTS)
     torch.testing.assert_close(whole.costs[:, 0], geodesic(vectors, texts), atol=1e-4, rtol=0)
@@ -36,7 +37,7 @@ def test_the_score_is_made_of_its_parts(models: Models, pictures: Tensor, rng: t
 def test_the_loss_falls_along_its_own_gradient(
     models: Models, pictures: Tensor, rng: torch.Generator, loss: str
 ) -> None:
-    score = PatchScore(models.clip, PROMPTS, 12, loss=loss, epsilon=0.3)
+    score = PatchScore(models.clip, PROMPTS, Cutouts(12), loss=loss, epsilon=0.3)
     places = score.draw(2, rng)
     image = pictures[:2].clone().requires_grad_()
     before = score.match(image, places)
@@ -54,8 +55,8 @@ def test_transport_tells_patches_apart_and_the_mean_does_not(
     models: Models, pictures: Tensor, rng: torch.Generator
 ) -> None:
     matches = [
-        PatchScore(models.clip, PROMPTS, 32, loss=loss).match(
-            pictures, PatchScore(models.clip, PROMPTS, 32).draw(4, torch.Generator().manual_seed(1))
+        PatchScore(models.clip, PROMPTS, Cutouts(32), loss=loss).match(
+            pictures, PatchScore(models.clip, PROMPTS, Cutouts(32)).draw(4, torch.Generator().manual_seed(1))
         )
         for loss in ("transport", "mean")
     ]
@@ -69,7 +70,7 @@ def test_transport_tells_patches_apart_and_the_mean_does_not(
 def test_a_prompt_may_be_an_image(models: Models, pictures: Tensor, rng: torch.Generator) -> None:
     vectors = encode_prompts(models.clip, ["a photo of a cat", pictures[0], pictures[1:2]])
     torch.testing.assert_close(vectors[1:], models.clip.encode_image(pictures[:2]), atol=1e-5, rtol=0)
-    score = PatchScore(models.clip, ["a photo of a cat", pictures[0]], 3, smallest=1.0, loss="mean")
+    score = PatchScore(models.clip, ["a photo of a cat", pictures[0]], Cutouts(3, 1.0), loss="mean")
     score(pictures[:1], rng)
     assert score.seen is not None
     assert score.seen.costs[0, :, 1].max() < 1e-4
@@ -79,7 +80,7 @@ def test_stop_cuts_the_gradient_and_nothing_else(
     models: Models, pictures: Tensor, rng: torch.Generator
 ) -> None:
     image = pictures[:1].clone().requires_grad_()
-    free, held = (PatchScore(models.clip, PROMPTS, 6, stop=stop) for stop in (-math.inf, [9.0, 9.0]))
+    free, held = (PatchScore(models.clip, PROMPTS, Cutouts(6), stop=stop) for stop in (-math.inf, [9.0, 9.0]))
     places = free.draw(1, rng)
     one, other = free.match(image, places), held.match(image, places)
     torch.testing.assert_close(one.loss, other.loss)
@@ -88,7 +89,7 @@ def test_stop_cuts_the_gradient_and_nothing_else(
 
 
 def test_a_negative_weight_turns_the_picture_away(models: Models) -> None:
-    run = {"seed": 1, "steps": 6, "patches": 8, "loss": "mean", "lr": 0.1}
+    run = {"seed": 1, "steps": 6, "cutouts": Cutouts(8), "loss": "mean", "lr": 0.1}
     *_, towards = transport(PROMPTS, models, weights=[1, 1], **run)
     *_, away = transport(PROMPTS, models, weights=[1, -1], **run)
     assert away.costs[..., 1].mean() > towards.costs[..., 1].mean() + 0.02
@@ -129,29 +130,29 @@ def test_a_step_carries_what_its_score_was_made_of(models: Models) -> None:
         gain = torch.xlogy(step.plan, step.plan * 6 / torch.tensor([0.5, 0.25, 0.25])).sum((1, 2))
         torch.testing.assert_close(-step.score, (step.plan * step.costs).sum((1, 2)) + epsilon * gain)
         torch.testing.assert_close(step.plan.sum(1), torch.tensor([[0.5, 0.25, 0.25]]), atol=0, rtol=5e-3)
-    score = PatchScore(models.clip, [*PROMPTS, "a castle"], 6, distance=distance)
+    score = PatchScore(models.clip, [*PROMPTS, "a castle"], Cutouts(6), distance=distance)
     again = score.match(steps[2].image, steps[2].places)
     torch.testing.assert_close(again.costs, steps[2].costs, atol=1e-4, rtol=0)
 
 
 def test_the_loss_falls_over_a_run(models: Models) -> None:
-    steps = [*transport(PROMPTS, models, seed=1, steps=15, patches=12, M=4)]
+    steps = [*transport(PROMPTS, models, seed=1, steps=15, cutouts=Cutouts(12), M=4)]
     assert steps[-1].best_score > steps[0].best_score
     assert steps[-1].costs.mean() < steps[0].costs.mean()
 
 
 def test_a_run_begins_where_it_is_told(models: Models) -> None:
     latent = models.generator.sample(2, torch.Generator().manual_seed(7))
-    (only,) = transport(PROMPTS, models, seed=[0, 1], steps=0, patches=2, start=latent)
+    (only,) = transport(PROMPTS, models, seed=[0, 1], steps=0, cutouts=Cutouts(2), start=latent)
     torch.testing.assert_close(only.latent.z, latent.z)
     start = OverParameterised.start(latent.map(lambda t: t[None]))
-    *_, last = transport(PROMPTS, models, steps=2, patches=4, start=start)
+    *_, last = transport(PROMPTS, models, steps=2, cutouts=Cutouts(4), start=start)
     assert last.image.shape == (1, 3, 64, 64)
     assert not torch.equal(start.weights[0], torch.full((1, 2), 0.5))
 
 
 def test_more_samples_start_nearer(models: Models) -> None:
-    few, many = (next(iter(transport(PROMPTS, models, seed=5, patches=6, M=M))) for M in (1, 12))
+    few, many = (next(iter(transport(PROMPTS, models, seed=5, cutouts=Cutouts(6), M=M))) for M in (1, 12))
     assert many.score > few.score
 
 
@@ -162,8 +163,6 @@ def test_more_samples_start_nearer(models: Models) -> None:
         ({"prompts": ["a dog", " "]}, "The prompt is empty"),
         ({"prompts": [torch.zeros(64, 64)]}, "has the shape \\[3, h, w\\], not \\[64, 64\\]"),
         ({"prompts": [torch.full((3, 8, 8), 7.0)]}, "lies in \\[-1, 1\\]"),
-        ({"patches": 0}, "cutouts must be at least 1"),
-        ({"smallest": 2.0}, "min_size of cutouts"),
         ({"epsilon": 0.0}, "ε must be a finite number above 0, not 0.0"),
         ({"epsilon": math.inf}, "ε must be a finite number above 0, not inf"),
         ({"loss": "median"}, "No loss is called 'median'; known are transport, mean"),

@@ -169,7 +169,7 @@ def test_a_full_disk_ends_it_and_is_cleared(mirror, tmp_path) -> None:
 def test_more_than_there_is_room_for_is_not_begun(mirror, tmp_path) -> None:
     file = File("model.bin", 2**60, "0" * 64, (mirror.url("a"),))
     model = Entry("some-model", "generator", "MIT", (file,), tmp_path)
-    with pytest.raises(OSError, match="bytes free, and 1,152,921,504,606,846,976 are required"):
+    with pytest.raises(OSError, match="bytes are free, 1,152,921,504,606,846,976 are required"):
         fetch(model)
     assert mirror.asked == []
 

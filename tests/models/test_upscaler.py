@@ -95,5 +95,5 @@ def test_real_esrgan_reads_and_writes_our_range(
     assert large.shape == (3, 3, 16, 20)
     torch.testing.assert_close(large[:, :, ::4, ::4], (image + 0.5).clamp(-1, 1))
     scale = 2
-    with pytest.raises(ValueError, match=r"enlarges 2 times; wanted is a network for 4 times"):
+    with pytest.raises(ValueError, match=r"enlarges 2 times; a network for 4 times is required"):
         RealESRGAN.from_file(tmp_path / "x.pth", torch.device("cpu"))

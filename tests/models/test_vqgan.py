@@ -199,7 +199,7 @@ def test_the_start_the_loop_and_transport_take_grids(
     world = Models(
         "random", "", small, models.clip, models.judge, models.perceptual, models.device, models.dtype
     )
-    matches = list(fd.transport(["a dog", "a car"], world, seed=[0, 1], steps=2, patches=4))
+    matches = list(fd.transport(["a dog", "a car"], world, seed=[0, 1], steps=2, cutouts=fd.Cutouts(4)))
     assert matches[-1].image.shape == (2, 3, 32, 32)
     assert matches[-1].costs.shape == (2, 4, 2)
 

@@ -174,6 +174,10 @@ def test_a_stopped_composition_goes_on_where_it_was(models, tmp_path):
         ["--model", "stickers"],
         ["--budget", "gallery"],
         ["--film"],
+        ["--out", "elsewhere"],
+        ["--canvas", "64x64"],
+        ["--placements", "all"],
+        ["--mean"],
     ],
 )
 def test_resume_takes_a_prompt_and_steps_only(models, tmp_path, capsys, arguments):

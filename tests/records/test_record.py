@@ -346,7 +346,7 @@ def test_compositions_and_transports_replay_too(models, tmp_path):
     tiny = Budget("tiny", M=4, k=2, steps=2, copies=2, lr=0.02, start_copies=1, judged_copies=2)
     boxes = [fd.Placement.at(0.5, "left", "top"), fd.Placement(0.65, 0.5, 1.0, height=0.4)]
     duet = fd.compose("a cat on a house", models, placements=boxes, budget=tiny, rule=BilevelRule(0.5))
-    plan = fd.transport(["a cat", "a house"], models, seed=[1, 2], patches=4, budget=tiny)
+    plan = fd.transport(["a cat", "a house"], models, seed=[1, 2], cutouts=fd.Cutouts(4), budget=tiny)
     for run, turned in ((duet, {"rule": "linear"}), (plan, {"epsilon": 0.4})):
         paths = keep(run, tmp_path, 2, {1: turned})
         assert [read_record(path).knobs for path in paths] == [[{"step": 1, **turned}]] * len(paths)
@@ -355,7 +355,7 @@ def test_compositions_and_transports_replay_too(models, tmp_path):
 
 
 def test_what_no_text_holds_is_told(models, pictures):
-    run = fd.transport(["a cat", pictures[0]], models, steps=0, patches=2)
+    run = fd.transport(["a cat", pictures[0]], models, steps=0, cutouts=fd.Cutouts(2))
     with pytest.raises(ValueError, match="has not begun"):
         describe(run)
     next(run)
