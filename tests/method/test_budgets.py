@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from dataclasses import asdict, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -75,3 +76,10 @@ def test_unknown_and_old_names_are_told():
         fd.budget("full")
     with pytest.raises(ValueError, match="No sizes are kept for 'fd-99'; known are start, fd-02"):
         fd.budget("quick", figure="fd-99")
+
+
+def test_the_readmes_table_is_the_budgets_own():
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    for name, sizes in BUDGETS.items():
+        numbers = f"| {sizes.M:,} | {sizes.k} | {sizes.steps:,} | {sizes.copies} | {sizes.lr:g} |"
+        assert any(row.startswith(f"| `{name}` |") and row.endswith(numbers) for row in readme.splitlines())
