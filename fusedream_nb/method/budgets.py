@@ -153,7 +153,7 @@ FIGURES: dict[str, dict[str, tuple[Any, ...]]] = {
         "start_copies": (None, 2, None, None, None),
         "judged_copies": (None, 4, 24, 24, None),
         "captions": (6, 16, 50, 50, 100),
-        "samples": (24, 200, 2000, 2000, 5000),
+        "samples": (48, 200, 2000, 2000, 5000),
     },
     "ot-01": {  # 11: patches per step, seeds
         "steps": (2, 48, 300, 300, 1000),

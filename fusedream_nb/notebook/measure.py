@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
@@ -13,11 +14,30 @@ from fusedream_nb.method import views
 from fusedream_nb.method.bank import start_views
 from fusedream_nb.method.run import Step
 from fusedream_nb.method.scores import AugCLIP, Score
-from fusedream_nb.models import Models
+from fusedream_nb.models import Models, load
 from fusedream_nb.models.encoders import Clip
 
 THINGS = ("dog", "cat", "bird", "fish", "butterfly", "car", "ship", "house", "church", "mushroom", "flower")
 S = TypeVar("S", bound=Step)
+
+
+def load_vqgan(
+    name: str | None,
+    *,
+    device: str | None = None,
+    canvas: tuple[int, int] | None = None,
+    sticker: str = "stickers/vqgan",
+    real: str = "vqgan-imagenet-16384",
+) -> Models:
+    """Load a VQGAN by name; for another generator's name that of its world, and say which.
+
+    ``name`` None reads FUSEDREAM_MODEL, else takes the stickers, which keep their own canvas (height, width).
+    """
+    name = name or os.environ.get("FUSEDREAM_MODEL") or "stickers"
+    other = {"stickers": sticker}.get(name, real if name.startswith("biggan") else name)
+    if other != name and name != "stickers":
+        print(f"{name} has no grid of codes, so {other} is taken.")
+    return load(other, device=device, canvas=None if other.startswith("stickers") else canvas)
 
 
 def nouns(models: Models, *wanted: str) -> list[str]:

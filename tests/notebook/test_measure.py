@@ -87,3 +87,20 @@ def test_a_start_ranked_here_is_the_runs_own(models: Models) -> None:
     run = fd.fusedream("a blue dog", models, seed=5, budget="smoke", **sizes)
     next(run)
     assert torch.equal(run.start.basis.z, best.z)
+
+
+@pytest.mark.parametrize(
+    ("name", "taken", "canvas"),
+    [
+        (None, "stickers/vqgan", None),
+        ("biggan-256", "vqgan-imagenet-16384", (48, 64)),
+        ("mine", "mine", (48, 64)),
+    ],
+)
+def test_transports_notebooks_take_a_vqgan_and_say_which(monkeypatch, capsys, name, taken, canvas) -> None:
+    monkeypatch.delenv("FUSEDREAM_MODEL", raising=False)
+    monkeypatch.setattr(measure, "load", lambda name, **how: (name, how["canvas"]))
+    assert measure.load_vqgan(name, canvas=(48, 64)) == (taken, canvas)
+    assert capsys.readouterr().out == (
+        f"{name} has no grid of codes, so {taken} is taken.\n" if name == "biggan-256" else ""
+    )
