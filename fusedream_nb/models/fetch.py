@@ -154,9 +154,7 @@ class _Resumed:
 def _room(part: Path, required: int) -> None:
     free = shutil.disk_usage(part.parent).free
     if required > free:
-        raise OSError(
-            errno.ENOSPC, f"{free:,} bytes are free, {required:,} are required", str(part)
-        )
+        raise OSError(errno.ENOSPC, f"{free:,} bytes are free, {required:,} are required", str(part))
 
 
 def check(part: Path, file: File, announced: int | None) -> None:
