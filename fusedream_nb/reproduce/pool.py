@@ -20,7 +20,12 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-EXECUTED, OUTCOME, LOG = "notebook.ipynb", "outcome.json", "log.txt"  # what a process leaves
+EXECUTED, OUTCOME, LOG, FIGURES = (
+    "notebook.ipynb",
+    "outcome.json",
+    "log.txt",
+    "figures",
+)  # what a process leaves
 STARTS = 3  # a kernel picks its ports before it binds them: of two that begin together, one may lose a port
 PATIENCE = 20.0  # seconds until a process that should end is killed
 
@@ -73,6 +78,7 @@ def _execute(job: Job) -> None:
         signal.SIGTERM, signal.default_int_handler
     )  # an exception, at which papermill ends the kernel
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    (job.folder / FIGURES).mkdir(parents=True)
     with (job.folder / LOG).open("wb") as log:
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)

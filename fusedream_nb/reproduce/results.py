@@ -14,7 +14,7 @@ from typing import Any
 from fusedream_nb.notebook.claims import read_claims
 from fusedream_nb.records import png
 from fusedream_nb.reproduce import figures
-from fusedream_nb.reproduce.pool import EXECUTED, LOG, OUTCOME
+from fusedream_nb.reproduce.pool import EXECUTED, FIGURES, LOG, OUTCOME
 
 VERDICT = re.compile(r"^(.+?) · (.+) · (holds|differs|not counted)$", re.MULTILINE)  # as a claim is printed
 
@@ -82,7 +82,7 @@ def collect(name: str, made_by: dict[str, Any], scratch: Path, code: int, out: P
 
     ``code`` is what its process ended with. The result's file, ``<name>.json``, comes last.
     """
-    drawn = sorted(path for path in (scratch / "figures").glob("[!.]*") if path.suffix in (".png", ".svg"))
+    drawn = sorted(path for path in (scratch / FIGURES).glob("[!.]*") if path.suffix in (".png", ".svg"))
     result = Result(
         name,
         made_by,

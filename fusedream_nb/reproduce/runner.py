@@ -25,7 +25,7 @@ from fusedream_nb.models import resolve_device
 from fusedream_nb.models.weights import entry
 from fusedream_nb.records import png
 from fusedream_nb.records.record import hashes
-from fusedream_nb.reproduce.pool import Job, run_all
+from fusedream_nb.reproduce.pool import FIGURES, Job, run_all
 from fusedream_nb.reproduce.results import Result, collect, read
 
 
@@ -110,9 +110,8 @@ def _made_by(path: Path, chosen: Settings) -> dict[str, Any]:
 
 
 def _job(path: Path, made_by: dict[str, Any], chosen: Settings, out: Path, jobs: int) -> Job:
-    """Return a notebook's job in a new scratch folder; several at a time share the cores."""
+    """Return a notebook's job in a scratch folder of its own; several at a time share the cores."""
     folder = out.resolve() / f".{path.stem}.{os.getpid()}.part"
-    (folder / "figures").mkdir(parents=True)
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     record = {**made_by, "created": datetime.now(UTC).isoformat(timespec="seconds")}
     environment = {
@@ -120,7 +119,7 @@ def _job(path: Path, made_by: dict[str, Any], chosen: Settings, out: Path, jobs:
         "FUSEDREAM_MODEL": chosen.model,
         "FUSEDREAM_BUDGET": chosen.budget,
         "FUSEDREAM_DEVICE": chosen.device,
-        "FUSEDREAM_FIGURES": str(folder / "figures"),
+        "FUSEDREAM_FIGURES": str(folder / FIGURES),
         "FUSEDREAM_CLAIMS": str(folder / "claims.jsonl"),
         "FUSEDREAM_RECORD": json.dumps(record),
         "JUPYTER_PREFER_ENV_PATH": "1",  # not another environment's kernel of the same name
