@@ -76,7 +76,7 @@ def test_it_is_iterated_steered_saved_and_replayed(models: Models, tmp_path: Pat
 def test_it_is_shown_live(models: Models, tmp_path: Path) -> None:
     session = fd.live(mirrored("a dog", models), mode="inline", panel=True, out=tmp_path)
     session.advance()
-    session.turn(lr=0.01)
+    session.set(lr=0.01)
     assert session.result().index == 12
     assert session.save()[0].exists()
 
