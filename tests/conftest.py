@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import settings
 
 import fusedream_nb as fd
 from fusedream_nb.models import Models
+
+settings.register_profile("untimed", deadline=None)  # a test says what is right, not how fast
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

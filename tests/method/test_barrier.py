@@ -157,15 +157,15 @@ def test_plain_steps_end_where_each_problem_is_solved(rival: str, end: tuple[flo
 
 
 def test_both_gradients_are_over_each_runs_own_variables(rng: torch.Generator) -> None:
-    runs = [[torch.randn(1, 2, 3, generator=rng), torch.randn(1, 4, generator=rng)] for _ in range(3)]
-    parameters = [p.requires_grad_() for run in runs for p in run]
-    loss = torch.cat([a.square().sum((1, 2)) * b.sum(1) for a, b in runs])
-    score = torch.cat([a.sum((1, 2)) + b.square().sum(1) for a, b in runs])
-    of_loss, of_score = two_gradients(loss, score, parameters)
-    for i, (a, b) in enumerate(runs):
+    first = torch.randn(3, 2, 3, generator=rng).requires_grad_()
+    second = torch.randn(3, 4, generator=rng).requires_grad_()
+    loss = first.square().sum((1, 2)) * second.sum(1)
+    score = first.sum((1, 2)) + second.square().sum(1)
+    of_loss, of_score = two_gradients(loss, score, [first, second])
+    for i, (a, b) in enumerate(zip(first, second, strict=True)):
         row = torch.cat([(2 * a * b.sum()).flatten(), a.square().sum().expand(4)])
         torch.testing.assert_close(of_loss[i], row.detach())
-        torch.testing.assert_close(of_score[i], torch.cat([torch.ones(6), (2 * b).flatten()]).detach())
+        torch.testing.assert_close(of_score[i], torch.cat([torch.ones(6), 2 * b]).detach())
 
 
 @pytest.mark.parametrize(
