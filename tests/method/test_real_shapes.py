@@ -50,10 +50,10 @@ def deep() -> BigGANDeep:
         if hasattr(module, "running_vars"):
             module.running_means.zero_()
             module.running_vars.fill_(1)
-    generator = BigGANDeep(model)
-    lively(generator.network)
     nn.init.ones_(model.generator.bn.weight)  # the package leaves both unset: whatever was in the memory
     nn.init.zeros_(model.generator.bn.bias)
+    generator = BigGANDeep(model)
+    lively(generator.network)
     return generator
 
 
