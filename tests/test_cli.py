@@ -365,3 +365,9 @@ def test_ctrl_c_before_the_first_picture_leaves_nothing(models, start, tmp_path)
     assert "fusedream-nb: Stopped; nothing was kept." in err
     assert "Traceback" not in err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("prompt", ["-a dog", "--bad", "-x"])
+def test_a_prompt_with_a_leading_dash_gets_a_hint(prompt, capsys):
+    assert main(["generate", prompt]) == 2
+    assert "A PROMPT that begins with a dash stands behind --." in capsys.readouterr().err

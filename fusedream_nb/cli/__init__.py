@@ -24,7 +24,7 @@ from fusedream_nb.records import replay as again
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 1 (differs, fails), 2 (bad input) or 130 (Ctrl-C).
 
-    What goes wrong is told in one sentence on stderr; FUSEDREAM_DEBUG=1 gives the traceback instead.
+    What goes wrong is reported in one sentence on stderr; FUSEDREAM_DEBUG=1 gives the traceback instead.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -51,12 +51,16 @@ def _run(arguments: list[str]) -> int:
 
 
 def _explain(error: Exception) -> int:
-    """Tell an error in one sentence; return the exit code."""
+    """Report an error in one sentence; return the exit code."""
     sentence, code = str(error), 2
     if hasattr(error, "format_message"):  # typer's own: an unknown option, a number out of range
         sentence = error.format_message()
+        if "No such option" in sentence:
+            sentence = f"{sentence.rstrip('.')}. A PROMPT that begins with a dash stands behind --."
     elif "OutOfMemory" in type(error).__name__ or "allocate memory" in sentence:
-        sentence = "There is not enough memory: take --budget quick, a single seed, or --device cpu."
+        sentence = (
+            "There is not enough memory: take --budget quick, one seed, a smaller --canvas, or --device cpu."
+        )
     elif isinstance(error, OSError) and error.filename is not None:
         sentence = f"{error.filename}: {(error.strerror or 'cannot be used').lower()}."
     elif not isinstance(error, (ValueError, OSError, ArithmeticError)):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from operator import index
 from typing import Any
 
 from fusedream_nb.models.generators import Latent
@@ -66,7 +67,7 @@ def configure(
         raise TypeError(f"{method} takes no argument called {sorted(unknown)[0]!r}.")
     own = replace(base, **{name: value for name, value in sizes.items() if value is not None})
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-    seeds = [seed] if isinstance(seed, int) else [int(s) for s in seed]
+    seeds = whole(seed)
     n = max(len(prompts), len(seeds))
     if min(len(prompts), len(seeds)) > 1 and len(prompts) != len(seeds):
         raise ValueError(f"{len(prompts)} prompts require one seed or as many, not {len(seeds)}.")
@@ -75,6 +76,15 @@ def configure(
     config = RunConfig(method, prompts, seeds, own, options)
     validate(config)
     return config
+
+
+def whole(seed: Any) -> list[int]:  # noqa: ANN401
+    """Return one or more seeds of any integer type as ints; ValueError for what is no whole number."""
+    try:
+        one = not isinstance(seed, Iterable) or getattr(seed, "shape", None) == ()  # an array of one number
+        return [index(each) for each in ([seed] if one else seed)]
+    except TypeError as error:
+        raise ValueError(f"A seed is a whole number from 0 to 2^63 - 1, not {seed!r}.") from error
 
 
 def validate(config: RunConfig) -> None:

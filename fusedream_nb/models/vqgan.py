@@ -98,8 +98,10 @@ class VQGAN:
 
     def _whole(self, sides: tuple[int, ...], what: str) -> None:
         if not all(side > 0 and side % self.factor == 0 for side in sides):
-            shown = " × ".join(str(side) for side in sides)
-            raise ValueError(f"A {what} of this VQGAN has sides that {self.factor} divides, not {shown}.")
+            shown = " × ".join(str(side) for side in reversed(sides))
+            raise ValueError(
+                f"A {what} of this VQGAN has sides that {self.factor} divides, not {shown} (width × height)."
+            )
 
     def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Self:
         """Move the generator to a device, and choose what its convolutions compute in."""
