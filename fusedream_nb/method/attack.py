@@ -22,7 +22,7 @@ def fgsm(image: Tensor, score: Score, rng: Rng, *, epsilon: float = EPSILON) -> 
     """Return I + ε sign ∇s(I), clamped: the Fast Gradient Sign Method (Goodfellow et al., 2014).
 
     It solves max s(I + δ), ‖δ‖∞ ≤ ε (FuseDream, Case Study 1, §2.1) where s is linear. Images
-    [n, 3, h, w] lie in [-1, 1] before and after, and ε is told in their own units: 2 · 8/255 for what
+    [n, 3, h, w] lie in [-1, 1] before and after, and ε is given in their own units: 2 · 8/255 for what
     is called 8/255 of pictures in [0, 1].
     Raises ValueError for an ε below 0 or an image out of range.
     """

@@ -58,7 +58,7 @@ class PatchScore(Score):
     units of the costs' :func:`~fusedream_nb.method.ot.cost_scale`. ``weights`` are the prompts'; the mean
     takes negative ones, away from the prompt. A patch nearer to a prompt than ``stop``, one number or one a
     prompt, is no longer pulled.
-    Patches are drawn anew at each call; ``seen`` is the last call's Match.
+    Patches are sampled at each call; ``seen`` is the last call's Match.
     Raises ValueError for numbers out of range.
     """
 

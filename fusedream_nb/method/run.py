@@ -254,7 +254,7 @@ class Run(Iterator[S]):
             )
 
     def rewind(self) -> None:
-        """Let go of the gradient, and take back the randomness that it took: it is evaluated anew."""
+        """Let go of the gradient, and take back the randomness that it took: it is evaluated again."""
         self._gradient = ()
         for rng, state in zip(self.rngs, self._before, strict=True):
             rng.set_state(state)
@@ -321,7 +321,7 @@ class Run(Iterator[S]):
         self.wanted.update({name: self._normal(name, value) for name, value in knobs.items()})
 
     def reset_best(self) -> None:
-        """Begin the best anew with the next step's picture: scores from then on mean something else."""
+        """Begin the best again with the next step's picture: scores from then on mean something else."""
         self._reset = True
 
     def set_lr(self, lr: float) -> None:

@@ -57,7 +57,7 @@ class CLIPScore(Score):
 class AugCLIP(Score):
     """The mean CLIP score over random augmentations of the image (FuseDream, Eq. 3), in [-1, 1].
 
-    ``copies`` augmented copies of each image are drawn anew at each call; ``policy`` names the
+    ``copies`` augmented copies of each image are sampled at each call; ``policy`` names the
     augmentations that are on. ``fixed`` gives the same augmentations at every call instead.
     """
 

@@ -83,7 +83,7 @@ def basin_cma(
     """Return a run that maximises AugCLIP by BasinCMA (FuseDream, Appendix C), a population a Step.
 
     CMA-ES asks for a population, which is clamped to the generator's valid set; Adam climbs from it, at a
-    rate of 0.05 unless ``lr`` is given; CMA-ES is told the points where the climbs began, with the fixed
+    rate of 0.05 unless ``lr`` is given; CMA-ES is given the points where the climbs began, with the fixed
     scores where they *ended*. Both search :class:`Law` coordinates, in which the generator's own law is
     N(0, I). A Step shows one picture [1, 3, h, w], the one of the population that has reached the most, and
     the best of all so far. Its knobs count ``mega_step`` and the generator's ``evaluations`` so far, and
@@ -103,7 +103,7 @@ def basin_cma(
 class BasinCMARun(Run[Step]):
     """BasinCMA on any score over any generator; it is replayed, but its state cannot be saved on its way.
 
-    ``judge`` (default: the score itself) decides which is the best, and is what CMA-ES is told.
+    ``judge`` (default: the score itself) decides which is the best, and is what CMA-ES is given.
     """
 
     method = "basin_cma"
@@ -150,7 +150,7 @@ class BasinCMARun(Run[Step]):
         asked = torch.as_tensor(np.stack(self.strategy.ask()), dtype=mean.dtype, device=mean.device)
         start = _Whitened(self.law, asked)
         start.project_(self.generator)
-        # Told the points beyond the clamp, CMA would walk off where all pictures are the same.
+        # Given the points beyond the clamp, CMA would walk off where all pictures are the same.
         self._begun = list(start.x.double().cpu().numpy())
         self.inner, self._adam = 0, None
         self.reset_best()

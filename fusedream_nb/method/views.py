@@ -15,7 +15,7 @@ import math
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -64,14 +64,6 @@ class Numbers:
 
     def _tensors(self) -> list[Tensor]:
         return [getattr(self, f.name) for f in fields(self)]  # type: ignore[arg-type]
-
-
-class Views(Protocol):
-    """A law of random views."""
-
-    def draw(self, n: int, rng: Rng) -> Numbers:
-        """Sample the views of n pictures; with a sequence of n generators, each picture's from its own."""
-        ...
 
 
 def _uniform(n: int, count: int, numbers: int, rng: Rng) -> tuple[Tensor, ...]:

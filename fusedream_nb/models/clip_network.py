@@ -1,7 +1,7 @@
 """CLIP's two kinds of image tower and its text tower (Radford et al., 2021), in the least arithmetic.
 
 The parameters have open_clip's names, so its files load as they are. :func:`load_network` puts what is
-constant into the weights: a ResNet's batch norms, the slope of QuickGELU. What nobody reads is not computed:
+constant into the weights: a ResNet's batch norms, the slope of QuickGELU. What is not read is not computed:
 of a vision transformer's last block all but the first token, of the attention pooling all but one query.
 Same vectors, up to rounding, and none of open_clip's imports.
 """

@@ -1,7 +1,7 @@
 """Bringing weights here with pooch: mirrors in order, resumed, checked *before* a file gets its name.
 
 While a file comes it is called ``NAME.part``. What is interrupted goes on from there, if a published hash
-can tell whether the whole is right; else it begins anew. A file of which no hash is published must have the
+can tell whether the whole is right; else it begins again. A file of which no hash is published must have the
 length that the server announced and be one that can be read; its hash is noted beside it, and checked by
 ``fusedream-nb models verify`` from then on.
 """

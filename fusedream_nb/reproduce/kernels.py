@@ -20,7 +20,7 @@ AGAIN = 1.0  # seconds
 
 
 class WakefulChannel(AsyncZMQSocketChannel):
-    """A channel that asks its socket anew each second while it waits."""
+    """A channel that asks its socket again each second while it waits."""
 
     async def get_msg(self, timeout: float | None = None) -> dict[str, Any]:  # type: ignore[override]
         """Return the next message; raises Empty if none has come after so many seconds (None: waits on)."""

@@ -23,7 +23,7 @@ Block = tuple[figures.PaperFigure | None, list[dict[str, str]], list[dict[str, A
 
 
 def write(out: Path) -> Path:
-    """Write the three files anew from every result in a folder; return the path of ``index.html``."""
+    """Write the three files again from every result in a folder; return the path of ``index.html``."""
     results = [found for path in sorted(out.glob("*.json")) if (found := read(path))]
     claims = [{"notebook": result.notebook, **claim} for result in results for claim in result.claims]
     failed = sum(result.failure is not None for result in results)
