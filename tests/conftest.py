@@ -8,6 +8,7 @@ from hypothesis import settings
 
 import fusedream_nb as fd
 from fusedream_nb.models import Models
+from fusedream_nb.models.encoders import Clip
 
 settings.register_profile("untimed", deadline=None)  # a test says what is right, not how fast
 settings.load_profile("untimed")
@@ -17,6 +18,12 @@ settings.load_profile("untimed")
 def models() -> Models:
     """The sticker models on the CPU."""
     return fd.load("stickers", device="cpu")
+
+
+@pytest.fixture
+def fresh_clip(models: Models) -> Clip:
+    """The sticker CLIP that has read no text yet, so that it warns of each, whatever other tests read."""
+    return Clip(models.clip.model, models.clip.tokenizer, name=models.clip.name)
 
 
 @pytest.fixture

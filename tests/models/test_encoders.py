@@ -82,24 +82,24 @@ def test_a_vector_does_not_depend_on_its_batch(models: Models, pictures: torch.T
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
-def test_words_that_were_not_learnt_are_named_and_change_nothing(models: Models) -> None:
+def test_words_that_were_not_learnt_are_named_and_change_nothing(fresh_clip: Clip) -> None:
     with pytest.warns(UserWarning, match="the sticker CLIP has not learnt 'palace'; it will ignore it"):
-        strange = models.clip.encode_text("a blue palace dog")
-    assert torch.equal(strange, models.clip.encode_text("a blue dog"))
+        strange = fresh_clip.encode_text("a blue palace dog")
+    assert torch.equal(strange, fresh_clip.encode_text("a blue dog"))
     with pytest.warns(UserWarning, match="ignores the rest"):
-        models.clip.encode_text("a dog on grass " * 9)
+        fresh_clip.encode_text("a dog on grass " * 9)
 
 
 @pytest.mark.parametrize("text", ["🐶", "?!", "—"])
-def test_a_text_without_a_word_is_told(models: Models, text: str) -> None:
+def test_a_text_without_a_word_is_told(fresh_clip: Clip, text: str) -> None:
     with pytest.warns(UserWarning, match="finds no word in"):
-        nothing = models.clip.encode_text(text)
-    assert torch.equal(nothing, models.clip.encode_text(" "))
+        nothing = fresh_clip.encode_text(text)
+    assert torch.equal(nothing, fresh_clip.encode_text(" "))
 
 
 def test_synonyms_are_known_and_case_does_not_matter(
-    models: Models, recwarn: pytest.WarningsRecorder
+    fresh_clip: Clip, recwarn: pytest.WarningsRecorder
 ) -> None:
-    a, b = models.clip.encode_text(["A Photo of a BOAT!", "a photo of a boat"])
+    a, b = fresh_clip.encode_text(["A Photo of a BOAT!", "a photo of a boat"])
     assert torch.equal(a, b)
     assert not recwarn.list

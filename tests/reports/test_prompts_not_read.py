@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusedream_nb.models import Models
 from fusedream_nb.models.encoders import Clip
 
 LONG = "a photo of a dog on the grass beside " + "a very " * 80 + "old castle"
@@ -44,13 +43,13 @@ def test_the_warning_comes_exactly_where_words_are_lost(real: Clip, count: int) 
 
 
 @pytest.mark.parametrize("text", ["🐶", "?!", "…", "-- --", "()"])
-def test_a_prompt_without_a_word_is_told(models: Models, text: str) -> None:
+def test_a_prompt_without_a_word_is_told(fresh_clip: Clip, text: str) -> None:
     with pytest.warns(UserWarning, match="finds no word in"):
-        models.clip.encode_text(text)
+        fresh_clip.encode_text(text)
 
 
 @pytest.mark.parametrize("text", ["a photo of a blue dog", "A BLUE DOG!", "a dog 🐶"])
-def test_a_prompt_that_is_read_is_not_told(models: Models, text: str) -> None:
+def test_a_prompt_that_is_read_is_not_told(fresh_clip: Clip, text: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        models.clip.encode_text(text)
+        fresh_clip.encode_text(text)
