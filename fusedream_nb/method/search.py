@@ -6,9 +6,8 @@ After Wampler and Popović (2009), as Huh et al. (2020) use it on BigGAN.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cma
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,6 +20,9 @@ from .budgets import Budget
 from .fusedream import JUDGE_SEED
 from .run import CHECK_EVERY, Run, RunConfig, State, Step, configure
 from .scores import AugCLIP, Score
+
+if TYPE_CHECKING:
+    import cma
 
 SAMPLES = 4096  # latents from which the generator's law is read; none of them is decoded
 LR = 0.05  # Adam's rate, in coordinates of which one is as wide as another
@@ -201,6 +203,7 @@ class BasinCMARun(Run[Step]):
 
 def _strategy(dim: int, sigma: float, population: int, rng: torch.Generator) -> cma.CMAEvolutionStrategy:
     """Return a CMA-ES at 0 that writes no files and takes its randomness from rng alone."""
+    import cma  # and with it Matplotlib
 
     def randn(*shape: int) -> np.ndarray:
         return torch.randn(shape, generator=rng, device=rng.device, dtype=torch.float64).cpu().numpy()

@@ -1,4 +1,4 @@
-"""CLIP's two kinds of image tower and its text tower (Radford et al., 2021), in the least arithmetic.
+"""CLIP's towers (Radford et al., 2021), and the sticker judge's RegNet, in the least arithmetic.
 
 The parameters have open_clip's names, so its files load as they are. :func:`load_network` puts what is
 constant into the weights: a ResNet's batch norms, the slope of QuickGELU. What is not read is not computed:
@@ -27,11 +27,14 @@ _KNOWN = {  # what a plain configuration may say
     "vision_cfg": {"image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio"},
     "text_cfg": {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"},
 }
+REGNET = {"timm_model_name": "regnetx_002", "timm_model_pretrained": False}
+REGNET |= {"timm_pool": "avg", "timm_proj": "linear"}  # as open_clip has them where they are not said
 
 
 def is_plain(config: Mapping[str, Any]) -> bool:
-    """Whether a ``model_cfg`` of open_clip describes one of CLIP's own networks, a :class:`CLIPNetwork`."""
-    parts = {"": config, **{name: config[name] for name in ("vision_cfg", "text_cfg")}}
+    """Whether a ``model_cfg`` of open_clip describes a :class:`CLIPNetwork`."""
+    vision = {key: value for key, value in config["vision_cfg"].items() if (key, value) not in REGNET.items()}
+    parts = {"": config, "vision_cfg": vision, "text_cfg": config["text_cfg"]}
     return all(
         value is None or key in _KNOWN[name] for name, part in parts.items() for key, value in part.items()
     )
@@ -53,11 +56,13 @@ class CLIPNetwork(nn.Module):
         super().__init__()
         vision, text = dict(vision_cfg), {"width": 512, "heads": 8, "layers": 12, **text_cfg}
         size, width, head = vision["image_size"], vision.get("width", 768), vision.get("head_width", 64)
-        if isinstance(vision["layers"], int):
+        if "timm_model_name" in vision:
+            self.visual: nn.Module = RegNet(size, embed_dim)
+        elif isinstance(vision["layers"], int):
             blocks = Transformer(
                 width, width // head, vision["layers"], vision.get("mlp_ratio", 4.0), quick_gelu
             )
-            self.visual: nn.Module = VisionTransformer(size, vision["patch_size"], width, blocks, embed_dim)
+            self.visual = VisionTransformer(size, vision["patch_size"], width, blocks, embed_dim)
         else:
             self.visual = ResNet(vision["layers"], size, width, 32 * width // head, embed_dim)
         self.transformer = Transformer(
@@ -231,6 +236,49 @@ class AttentionPool(nn.Module):
         seen = torch.einsum("nht,ntc->nhc", logits.softmax(-1), tokens)
         pooled: Tensor = self.c_proj(torch.einsum("nhc,hdc->nhd", seen, value).flatten(1) + self.v_proj.bias)
         return pooled
+
+
+def _conv_bn(channels: int, width: int, side: int = 1, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(channels, width, side, stride, side // 2, groups=groups, bias=False)
+    return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(width)))
+
+
+class RegNetBlock(nn.Module):
+    """RegNetX's residual bottleneck, whose middle convolution has groups of eight channels."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        stride = 1 if channels == width else 2
+        self.conv1, self.conv3 = _conv_bn(channels, width), _conv_bn(width, width)
+        self.conv2 = _conv_bn(width, width, 3, stride, width // 8)
+        self.downsample = nn.Identity() if channels == width else _conv_bn(channels, width, 1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [n, width, h / stride, w / stride] of x [n, channels, h, w], folded."""
+        change = self.conv3(self.conv2(self.conv1(x).relu_()).relu_())
+        return (change + self.downsample(x)).relu_()
+
+
+class RegNet(nn.Module):
+    """RegNetX-200MF (Radosavovic et al., 2020) by timm's names, mean-pooled and projected."""
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__()
+        self.image_size = size
+        self.trunk = nn.Sequential(OrderedDict(stem=_conv_bn(3, 32, 3, 2), act=nn.ReLU()))
+        channels = 32
+        for number, (count, width) in enumerate(((1, 24), (1, 56), (4, 152), (7, 368)), 1):
+            widths = [channels, *[width] * count]
+            blocks = (RegNetBlock(*pair) for pair in itertools.pairwise(widths))
+            named = OrderedDict((f"b{place}", block) for place, block in enumerate(blocks, 1))
+            self.trunk.add_module(f"s{number}", nn.Sequential(named))
+            channels = width
+        self.head = nn.Sequential(OrderedDict(proj=nn.Linear(channels, dim, bias=False)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the vectors [n, dim] of pictures [n, 3, h, w], folded."""
+        vectors: Tensor = self.head(self.trunk(x).mean((2, 3)))
+        return vectors
 
 
 @torch.no_grad()
