@@ -102,13 +102,27 @@ def share(outcomes: Sequence[bool] | Tensor) -> str:
 
     Raises ValueError for no outcomes.
     """
+    hits, n, low, high = _wilson(outcomes)
+    return f"{hits} of {n} ({hits / n:.0%}, {100 * low:.0f}–{high:.0%})"
+
+
+def most(outcomes: Sequence[bool] | Tensor, above: float = 0.5) -> bool:
+    """Say whether the whole of Wilson's 95% interval of a share lies above a level, one half by default.
+
+    Raises ValueError for no outcomes.
+    """
+    return _wilson(outcomes)[2] > above
+
+
+def _wilson(outcomes: Sequence[bool] | Tensor) -> tuple[int, int, float, float]:
+    """Return hits, trials, and the ends of Wilson's 95% interval of the share."""
     from scipy.stats import binomtest
 
     hits = [bool(x) for x in _floats(outcomes)]
     if not hits:
         raise ValueError("A share requires at least one outcome; there is none.")
     low, high = binomtest(sum(hits), len(hits)).proportion_ci(0.95, method="wilson")
-    return f"{sum(hits)} of {len(hits)} ({sum(hits) / len(hits):.0%}, {100 * low:.0f}–{high:.0%})"
+    return sum(hits), len(hits), low, high
 
 
 def _floats(value: Number) -> list[float]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import fusedream_nb as fd
-from fusedream_nb.notebook.claims import claim, claims, clear, numbers_line, read_claims, share
+from fusedream_nb.notebook.claims import claim, claims, clear, most, numbers_line, read_claims, share
 
 
 def test_the_line_is_stable_whatever_the_numbers(capsys):
@@ -136,3 +136,12 @@ def test_clear_is_two_standard_errors_above_zero():
     values = torch.tensor([-1.0, 1.0, -1.0, 1.0]) * (3 / 4) ** 0.5  # deviation 1, mean 0: the error is 1/2
     assert clear(values + 1.001) and not clear(values + 0.999)
     assert not clear(-values - 2) and clear((3 * (values + 1.001)).tolist())
+
+
+def test_most_means_that_the_whole_interval_is_above_the_level():
+    assert most([True] * 15 + [False] * 5)  # 53–89%
+    assert not most([True] * 14 + [False] * 6)  # 48–85%
+    assert not most([True] * 3)  # 44–100%
+    assert most([True] * 3, above=0.4)
+    with pytest.raises(ValueError, match="at least one outcome"):
+        most([])
