@@ -12,10 +12,12 @@ from torch import Tensor
 
 from fusedream_nb.method import views
 from fusedream_nb.method.bank import start_views
+from fusedream_nb.method.pyramid import Pyramid
 from fusedream_nb.method.run import Step
 from fusedream_nb.method.scores import AugCLIP, Score
 from fusedream_nb.models import Models, load
 from fusedream_nb.models.encoders import Clip
+from fusedream_nb.models.vqgan import VQGAN
 
 THINGS = ("dog", "cat", "bird", "fish", "butterfly", "car", "ship", "house", "church", "mushroom", "flower")
 S = TypeVar("S", bound=Step)
@@ -134,3 +136,18 @@ def correlation(costs: Tensor) -> Tensor:
     table = unit.transpose(-1, -2) @ unit
     m = table.shape[-1]
     return ((table.sum((-1, -2)) - table.diagonal(dim1=-1, dim2=-2).sum(-1)) / (m * (m - 1))).cpu()
+
+
+def imbalance(nearest: Tensor, m: int) -> Tensor:
+    """Return how unevenly patches are shared out [...], from the nearest of m prompts of each [..., patches].
+
+    The total variation distance from even shares, over its largest value: 0 for even shares, 1 where one
+    prompt has all patches; |n1 - n2| / n for two prompts.
+    """
+    shares = torch.nn.functional.one_hot(nearest, m).float().mean(-2)
+    return ((shares - 1 / m).abs().sum(-1) / (2 - 2 / m)).cpu()
+
+
+def white_start(generator: VQGAN, n: int) -> Pyramid:
+    """Return n starts: the codes of a white picture, as sums of coarser and finer grids."""
+    return Pyramid(generator.encode(torch.ones(n, 3, *generator.canvas)))

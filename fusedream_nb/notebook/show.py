@@ -15,6 +15,7 @@ import torch
 from matplotlib import figure as mpl
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from torch import Tensor
 
 from fusedream_nb.method.run import Step
@@ -72,6 +73,18 @@ def grid(
     for ax, name in zip(axes[::columns], beside, strict=False):
         ax.text(-0.03, 0.5, name, rotation=90, ha="right", va="center", transform=ax.transAxes)
     return finish(drawing, alt, figure)
+
+
+def framed(images: Tensor, groups: Sequence[int] | Tensor, width: float = 0.05) -> Tensor:
+    """Return images [n, 3, h, w] in [-1, 1] with a frame in their group's colour, ``PALETTE[group]``.
+
+    ``width`` is a share of the side.
+    """
+    edge = max(1, round(width * images.shape[-1]))
+    colours = 2 * torch.tensor([to_rgb(PALETTE[int(group)]) for group in groups]) - 1
+    drawn = colours.view(-1, 3, 1, 1).expand(images.shape).clone()
+    drawn[:, :, edge:-edge, edge:-edge] = images.detach().float().cpu()[:, :, edge:-edge, edge:-edge]
+    return drawn
 
 
 def _tiles(

@@ -104,3 +104,10 @@ def test_transports_notebooks_take_a_vqgan_and_say_which(monkeypatch, capsys, na
     assert capsys.readouterr().out == (
         f"{name} has no grid of codes, so {taken} is taken.\n" if name == "biggan-256" else ""
     )
+
+
+def test_imbalance_is_none_for_even_shares_and_one_where_a_prompt_has_all() -> None:
+    nearest = torch.tensor([[0] * 36 + [1] * 28, [0] * 49 + [1] * 15, [0] * 64])
+    assert measure.imbalance(nearest, 2).tolist() == pytest.approx([8 / 64, 34 / 64, 1.0])
+    assert measure.imbalance(torch.arange(12) % 6, 6).item() == pytest.approx(0, abs=1e-6)
+    assert measure.imbalance(torch.zeros(12, dtype=torch.long), 6).item() == pytest.approx(1)

@@ -228,3 +228,12 @@ def test_a_line_of_a_title_fits_above_its_picture():
     for title in ("a photo of a green elephant", "a painting of a flaming dog"):
         line = canvas.figure.text(0, 0, title[: show.LETTERS], fontsize=8)
         assert line.get_window_extent(canvas.get_renderer()).width / canvas.figure.dpi < show.TILE
+
+
+def test_a_frame_has_its_groups_colour_and_leaves_the_middle():
+    images = flat((0.0, 0.0, 0.0), (0.5, 0.5, 0.5))
+    made = show.framed(images, torch.tensor([1, 0]), 0.1)
+    assert torch.equal(made[:, :, 2:-2, 2:-2], images[:, :, 2:-2, 2:-2])
+    for image, group in zip(made, (1, 0), strict=True):
+        corner = ((image[:, 0, 0] + 1) / 2 * 255).round().int().tolist()
+        assert "#" + "".join(f"{value:02X}" for value in corner) == show.PALETTE[group]
