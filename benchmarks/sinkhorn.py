@@ -32,8 +32,8 @@ from fusedream_nb.method.ot import (
     push_forward,
     transport_loss,
 )
-from fusedream_nb.method.patches import PatchScore
 from fusedream_nb.method.run import climb
+from fusedream_nb.method.scores import PatchScore
 from fusedream_nb.method.views import Cutouts
 from fusedream_nb.models import Models
 

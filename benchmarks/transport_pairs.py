@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 import fusedream_nb as fd
-from fusedream_nb.method.patches import PatchScore
-from fusedream_nb.method.pyramid import Pyramid
+from fusedream_nb.method.latents import Pyramid
+from fusedream_nb.method.scores import PatchScore
 from fusedream_nb.method.views import Cutouts
 from fusedream_nb.models import Models
 from fusedream_nb.models.stickers import nouns as world

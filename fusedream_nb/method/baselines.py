@@ -143,13 +143,13 @@ class BigSleepRun(Run[Step]):
         self.likely.latents, self.average = latents, Average(latents.parameters(), DECAY)
         return latents
 
-    def keep_best(self, shown: dict[str, Tensor]) -> None:
+    def keep_best(self, shown: dict[str, Tensor], score: Tensor | None = None) -> None:
         """Update the moving average, and keep its picture where that is better."""
         self.average.update(self.likely.latents.parameters())
-        if self.checks or self._reset:
+        if self.checks:
             with torch.no_grad():
                 image = self.generator.decode(self.likely.latents.of(self.average.value).combine())
-            super().keep_best({"image": image})
+            super().keep_best({"image": image}, score)
 
     def state_dict(self) -> State:
         """Return copies of all that the run's future depends on."""

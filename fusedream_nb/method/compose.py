@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,20 +18,20 @@ from fusedream_nb.models.perceptual import Perceptual
 
 from .barrier import RULES, BilevelRule, InverseRule, LinearRule, Rule, ScoreRule, two_gradients
 from .barrier import rule as named_rule
-from .blend import poisson
 from .budgets import Budget
 from .fusedream import AugCLIPRun, check_basis, given
 from .latents import OverParameterised, Parameterisation, Plain
-from .placement import PLACEMENTS, Placement, Placements, crop, paste, shrink
+from .placement import PLACEMENTS, Placement, Placements, crop, paste, poisson, shrink
 from .run import Gradient, RunConfig, State, Step, check_prompts, configure
 from .views import Rng
-from .workers import side_by_side, workers
 
 SMALLEST = 17  # pixels a side that LPIPS's SqueezeNet can still read
 RULE, BOX = ("rule", "beta", "lam"), ("alpha", "x", "y")  # the knobs of a rule and of a placement
 SHOWN = ("foreground", "background", "image", "score", "loss", "lam")  # of a placement at a moment
 BEST = ("foreground", "background", "image", "loss")  # what is kept of the best moment
 Halves = Plain | OverParameterised
+Part = TypeVar("Part")
+Found = TypeVar("Found")
 Pair = tuple[Parameterisation | Latent, Parameterisation | Latent]
 
 
@@ -289,10 +290,10 @@ class CompositionRun(AugCLIPRun[ComposeStep]):
         old: list[Any] = self.v or [None] * len(columns[len(SHOWN) :])
         self.v = [_put(v, rows, c, len(self.places)) for v, c in zip(old, columns[len(SHOWN) :], strict=True)]
         self.check_finite(self.now["score"][rows], self.now["loss"][rows])
-        if self.checks or self._reset:
+        if self.checks:
             judged = torch.cat(side_by_side(self._judged, going, count))
             self.judged = _put(getattr(self, "judged", None), going, judged, len(self.places))
-            self.keep_best({name: self.now[name] for name in BEST})
+            self.keep_best({name: self.now[name] for name in BEST}, self.judged)
         if self.keep and not self.pruned and self.index >= self.total // 4:
             self.pruned = True
             self.both.stop(self.both.going & self._leading(self.keep))
@@ -335,10 +336,6 @@ class CompositionRun(AugCLIPRun[ComposeStep]):
         """Return the fixed score [1] of a placement's picture."""
         image = self.now["image"][row : row + 1]
         return self.fixed(image, self.rngs[row : row + 1], rows=[self.group[row]])
-
-    def judge_all(self, image: Tensor) -> Tensor:
-        """Return the fixed scores [n], those of stopped placements as they were."""
-        return self.judged
 
     def report(self, **common: Any) -> ComposeStep:  # noqa: ANN401
         """Return the ComposeStep."""
@@ -416,3 +413,28 @@ def _check_boxes(places: Sequence[Placement], side: int) -> None:
                 f"The placement {place} is less than {SMALLEST} pixels wide or high on a picture of {side}, "
                 "too small for the perceptual loss; take a larger alpha."
             )
+
+
+def workers(device: torch.device, most: int) -> int:
+    """Return how many batches go side by side: one for each of PyTorch's threads on a CPU, one elsewhere.
+
+    ``most`` is how many may be in memory together.
+    """
+    return min(most, torch.get_num_threads()) if device.type == "cpu" else 1
+
+
+def side_by_side(act: Callable[[Part], Found], parts: Iterable[Part], count: int) -> list[Found]:
+    """Return what acting on every part gives, each in a thread with one core, ``count`` at a time.
+
+    The parts must not touch each other's randomness or tensors; what they compute is then the same in
+    any number of threads. Raises what an act raises, after those under way have ended.
+    """
+    if count == 1:
+        return [act(part) for part in parts]
+    before = torch.get_num_threads()
+    pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        return list(pool.map(act, parts))
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)  # what the pool's threads set is what later ones begin with

@@ -13,6 +13,13 @@ from fusedream_nb.models.generators import Latent
 from .budgets import Budget
 from .budgets import budget as find_budget
 
+GONE = {
+    "power": 1.0,
+    "rotation": 0.0,
+    "tilt": 0.0,
+    "stop": -math.inf,
+}  # what older records hold; their one value
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -40,9 +47,18 @@ def packed(value: Any) -> Any:  # noqa: ANN401
 
 
 def unpacked(value: Any, parts: Sequence[type]) -> Any:  # noqa: ANN401
-    """Return an option from what :func:`packed` made of it; ``parts`` are the dataclasses it may hold."""
+    """Return an option from what :func:`packed` made of it; ``parts`` are the dataclasses it may hold.
+
+    Raises ValueError for a setting of an older version that has no effect any more.
+    """
     if isinstance(value, Mapping):
         own = {name: unpacked(each, parts) for name, each in value.items()}
+        for name, only in GONE.items():
+            if own.pop(name, only) not in (only, None):
+                raise ValueError(
+                    f"The picture was made with {name} = {value[name]}, which this version does not have; "
+                    "it can be shown, but not made again."
+                )
         kinds = {part.__name__: part for part in parts}
         return kinds[own.pop("is")](**own) if "is" in own else own
     return tuple(unpacked(each, parts) for each in value) if isinstance(value, list) else value

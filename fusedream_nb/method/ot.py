@@ -1,9 +1,8 @@
 """Costs between patches and prompts, and how they become one loss (OT prompts, Eq. 1, 5 and 7).
 
-The loss is the mean (Eq. 1) or entropic optimal transport (Eq. 5). Both are ⟨P, C⟩ with some plan P that says
-how much of each patch goes to each prompt, and both have the plan as their gradient. The mean's is the same
-for all patches; transport chooses its own. Distances are functions of the angle alone, so that their
-gradients are tangent to the sphere on which the encoder's vectors lie.
+Both losses, the mean (Eq. 1) and entropic optimal transport (Eq. 5), are ⟨P, C⟩ with a plan P that says how
+much of each patch goes to each prompt, and their gradient is the plan. Distances are functions of the angle
+alone, so that their gradients are tangent to the sphere on which the encoder's vectors lie.
 """
 
 from __future__ import annotations
@@ -13,14 +12,13 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 Distance = Callable[[Tensor, Tensor], Tensor]
-DistanceName = Literal["cosine", "geodesic", "squared"]
 
 ITERATIONS = 1000
 TOLERANCE = 1e-3  # of each prompt's weight: with 64 patches and two prompts, 3 hundredths of a patch
@@ -42,24 +40,7 @@ def geodesic(u: Tensor, v: Tensor) -> Tensor:
     return 2 * torch.atan2(torch.linalg.vector_norm(a - b, dim=-1), torch.linalg.vector_norm(a + b, dim=-1))
 
 
-def squared(u: Tensor, v: Tensor) -> Tensor:
-    """Return half the squared angles [..., n, m], in [0, π²/2]: VQGAN+CLIP's own distance."""
-    return geodesic(u, v).square() / 2
-
-
-DISTANCES: dict[str, Distance] = {"cosine": cosine, "geodesic": geodesic, "squared": squared}
-
-
-def find_distance(distance: DistanceName | Distance) -> Distance:
-    """Return a distance by name, or the function itself: u [..., n, d], v [m, d] → costs [..., n, m].
-
-    Raises ValueError listing the known ones.
-    """
-    if callable(distance):
-        return distance
-    if distance not in DISTANCES:
-        raise ValueError(f"No distance is called {distance!r}; known are {', '.join(DISTANCES)}.")
-    return DISTANCES[distance]
+DISTANCES: dict[str, Distance] = {"cosine": cosine, "geodesic": geodesic}
 
 
 def pull_back(distance: Distance, u: Tensor, v: Tensor, plan: Tensor) -> Tensor:
@@ -71,8 +52,7 @@ def pull_back(distance: Distance, u: Tensor, v: Tensor, plan: Tensor) -> Tensor:
 def push_forward(distance: Distance, u: Tensor, v: Tensor, gradient: Tensor) -> Tensor:
     """Return wᵢ = dφ(∂L/∂uᵢ) [..., n, m], a gradient [..., n, d] seen on the cost plane (Eq. 7).
 
-    φ(u) = [D(u, v₁), …, D(u, vₘ)]. Its element j says how fast the cost to prompt j grows along the
-    gradient of patch i; a descent moves the patch along -w.
+    φ(u) = [D(u, v₁), …, D(u, vₘ)]; wᵢⱼ is how fast the cost to prompt j grows along patch i's gradient.
     """
     with warnings.catch_warnings():  # torch's first jvp warns of torch's own torch.jit.script
         warnings.simplefilter("ignore", FutureWarning)
@@ -82,8 +62,8 @@ def push_forward(distance: Distance, u: Tensor, v: Tensor, gradient: Tensor) -> 
 def marginal_weights(weights: Sequence[float] | None, m: int) -> Tensor:
     """Return each prompt's marginal weight b [m]: weights over the sum of their sizes; None is 1/m each.
 
-    A negative weight leads away from the prompt. Raises ValueError for another number of
-    weights than of prompts, and for weights of 0 or that are not finite.
+    A negative weight leads away from the prompt. Raises ValueError for another number of weights than of
+    prompts, and for weights of 0 or that are not finite.
     """
     given = [1.0] * m if weights is None else [float(weight) for weight in weights]
     if len(given) != m:
@@ -178,9 +158,8 @@ def transport_loss(
 ) -> tuple[Tensor, Plan]:
     """Return ⟨P, C⟩ + ε KL(P | a bᵀ) [...] (Eq. 5), and its Plan; arguments as in :func:`sinkhorn`.
 
-    The paper's -ε H(P) differs from this by a constant, so the plan is the same; but this one tends to the
-    mean loss as ε → ∞. The gradient with regard to the costs is P (Danskin), ε held. Warns where the
-    iterations ran out.
+    It is the paper's loss plus a constant, so that it tends to the mean loss as ε → ∞. The gradient with
+    regard to the costs is P (Danskin), ε held. Warns where the iterations ran out.
     """
     found = sinkhorn(costs, epsilon, b, tolerance=tolerance, iterations=iterations)
     if not found.converged:
@@ -191,15 +170,6 @@ def transport_loss(
         )
     gain = torch.xlogy(found.plan, found.plan / mean_plan(costs, b)).sum((-2, -1))
     return (found.plan * costs).sum((-2, -1)) + epsilon * gain, found
-
-
-def stop_mask(costs: Tensor, b: Tensor, stop: float | Tensor) -> Tensor:
-    """Return where [..., n, m] a patch is near enough to a prompt to be left alone.
-
-    That is where D sign(bⱼ) < ``stop`` (one for all or one a prompt [m]), as in VQGAN+CLIP: a prompt of
-    negative weight stops pushing at distances beyond -``stop``.
-    """
-    return costs.detach() * b.sign().to(costs) < torch.as_tensor(stop).to(costs)
 
 
 def _centred(costs: Tensor) -> Tensor:

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from fusedream_nb.models.generators import Generator, Latent
 
-from .adam import Adam
 from .budgets import Budget
 from .config import RunConfig, check_lr, check_prompts, configure, packed, unpacked, validate
 from .latents import Parameterisation, Plain, noisy
@@ -29,7 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Refused", "Run", "RunConfig", "Step", "climb", "configure", "packed", "unpacked", "validate"]
 
 CHECK_EVERY = 5  # steps between two looks at whether the picture is the best so far
-Gradient = Sequence[Tensor | None]  # a tensor a parameter; none where it is not to move
+BETAS, EPS = (0.9, 0.999), 1e-8  # Adam's
+Gradient = Sequence[Tensor]  # one a parameter
 State = dict[str, Any]  # tensors, numbers, texts, and lists and dictionaries of them
 
 
@@ -74,6 +74,35 @@ S = TypeVar("S", bound=Step)
 
 class Refused(ValueError):
     """A value that a knob does not take; the run is as it was, and can go on."""
+
+
+class Adam:
+    """Adam (Kingma and Ba, 2015), step for step that of torch, whose own imports torch's compiler: seconds.
+
+    θ ← θ - lr · m̂ / (√v̂ + ε), with running means m of the gradient and v of its square.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self.parameters, self.steps = list(parameters), 0
+        self.means, self.squares = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
+
+    @torch.no_grad()
+    def step(self, gradient: Gradient, lr: float) -> None:
+        """Move each parameter against its gradient."""
+        self.steps += 1
+        first, second = (1 - beta**self.steps for beta in BETAS)
+        for parameter, g, m, v in zip(self.parameters, gradient, self.means, self.squares, strict=True):
+            m.lerp_(g, 1 - BETAS[0])
+            v.mul_(BETAS[1]).addcmul_(g, g, value=1 - BETAS[1])
+            parameter.addcdiv_(m, (v.sqrt() / math.sqrt(second)).add_(EPS), value=-lr / first)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return copies of the running means, and the number of steps."""
+        return deepcopy({"steps": self.steps, "means": self.means, "squares": self.squares})
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go to a state."""
+        vars(self).update(deepcopy(state))
 
 
 class Run(Iterator[S]):
@@ -122,7 +151,6 @@ class Run(Iterator[S]):
         self.log: list[dict[str, Any]] = []
         self.step: S | None = None
         self._start = start
-        self._adam: Adam | None = None
         self._gradient: Gradient = ()
         self._before: list[Tensor] = []
         self._resumed = self._closed = self._reset = False
@@ -163,8 +191,8 @@ class Run(Iterator[S]):
         return Plain(Latent(*tensors))
 
     def direction(self, gradient: Gradient) -> Gradient:
-        """Return v [d] for each parameter, against which Adam moves it."""
-        return [None if g is None else -g for g in gradient]
+        """Return v for each parameter, against which Adam moves it."""
+        return [-g for g in gradient]
 
     def report(self, **common: Any) -> S:  # noqa: ANN401
         """Return the Step of what all Steps hold."""
@@ -186,9 +214,7 @@ class Run(Iterator[S]):
         """
         if self._moves():
             gradient = self._gradient or self.evaluate()  # of the score of random views
-            for parameter, v in zip(self.start.parameters(), self.direction(gradient), strict=True):
-                parameter.grad = v
-            self.adam.step()
+            self.adam.step(self.direction(gradient), self.lr)
             self.start.project_(self.generator)
             self.index += 1
         self._gradient = self.evaluate(look=not self._resumed)
@@ -208,25 +234,26 @@ class Run(Iterator[S]):
             self.image = image.detach()
             if look:
                 self.keep_best({"image": self.image})
-            self._before = [rng.get_state() for rng in self.rngs]
-            if self.noise and not last:
-                image = self.generator.decode(noisy(latent, self.noise, self.rng))
+            self._before, same = [rng.get_state() for rng in self.rngs], [r.clone_state() for r in self.rngs]
+            if noise := 0.0 if last else self.noise:
+                image = self.generator.decode(noisy(latent, noise, self.rng))
             value = self.score(image, self.rng)
             gradient = () if last else torch.autograd.grad(value.sum(), self.start.parameters())
-        if self.noise and not last:
+        if noise:
             with torch.no_grad():
-                value = self.score(self.image, [self._clone(state) for state in self._before])
+                value = self.score(self.image, same)
         self.value = value.detach()
         self.check_finite(self.value)
         if last:
             self.rewind()
         return gradient
 
-    def keep_best(self, shown: dict[str, Tensor]) -> None:
-        """Keep what is shown [n, …] where the judge, whose views do not change, prefers it."""
-        if not (self.checks or self._reset):
+    @torch.no_grad()
+    def keep_best(self, shown: dict[str, Tensor], score: Tensor | None = None) -> None:
+        """Keep what is shown [n, …] where its score, by default the judge's, is higher than the best's."""
+        if not self.checks:
             return
-        score = self.judge_all(shown["image"])
+        score = self.judge(shown["image"], self.rng) if score is None else score
         if self._reset or not self.best:
             self.best, self.best_score = {name: t.clone() for name, t in shown.items()}, score
         better = score > self.best_score
@@ -235,15 +262,10 @@ class Run(Iterator[S]):
         self.best_score = torch.where(better, score, self.best_score)
         self._reset = False
 
-    @torch.no_grad()
-    def judge_all(self, image: Tensor) -> Tensor:
-        """Return the judge's scores [n] of the pictures."""
-        return self.judge(image, self.rng)
-
     @property
     def checks(self) -> bool:
         """Whether this step's picture is looked at: it may be the best so far."""
-        return self.index % CHECK_EVERY == 0 or self.index >= self.total
+        return self._reset or self.index % CHECK_EVERY == 0 or self.index >= self.total
 
     def check_finite(self, *values: Tensor) -> None:
         """Raise FloatingPointError, naming the step, unless all values are finite."""
@@ -265,14 +287,6 @@ class Run(Iterator[S]):
         assert self._start is not None
         return self._start
 
-    @property
-    def adam(self) -> Adam:
-        """The optimiser, at the rate that is in force."""
-        if self._adam is None:
-            self._adam = Adam([p.requires_grad_() for p in self.start.parameters()], lr=self.lr)
-        self._adam.lr = self.lr
-        return self._adam
-
     def _moves(self) -> bool:
         """Begin, or take the knobs; return whether a step is to be made before the pictures are drawn."""
         if self._closed:
@@ -280,8 +294,7 @@ class Run(Iterator[S]):
         if self.step is None:
             if not self._resumed:
                 self._began = time.monotonic()
-                self._start = self._start or self.begin()
-            _ = self.adam
+                self._start_at(self._start or self.begin())
             return False
         self._resumed = False
         if "steps" in self.knobs:
@@ -291,6 +304,9 @@ class Run(Iterator[S]):
         for name in self.wanted:
             self._take(name)
         return True
+
+    def _start_at(self, start: Parameterisation) -> None:
+        self._start, self.adam = start, Adam([p.requires_grad_() for p in start.parameters()])
 
     def _report(self) -> S:
         return self.report(
@@ -304,12 +320,6 @@ class Run(Iterator[S]):
             knobs=dict(self.knobs),
             seconds=time.monotonic() - self._began,
         )
-
-    @staticmethod
-    def _clone(state: Tensor) -> torch.Generator:
-        rng = torch.Generator()
-        rng.set_state(state)
-        return rng
 
     # Knobs.
 
@@ -388,7 +398,7 @@ class Run(Iterator[S]):
             "knobs": dict(self.knobs),
             "log": list(self.log),
             "parameters": [p.detach().clone() for p in self.start.parameters()],
-            "adam": deepcopy(self.adam.state_dict()),
+            "adam": self.adam.state_dict(),
             "rngs": list(self._before),
             "index": self.index,
             "total": self.total,
@@ -404,10 +414,11 @@ class Run(Iterator[S]):
         """
         if state.get("method") != self.method or not state["knobs"].keys() <= self.knobs.keys():
             raise ValueError("The saved state is another method's; resume with the same call.")
+        if "means" not in state["adam"]:
+            raise ValueError("The saved state is another version's; begin the run again.")
         tensors = [t.detach().clone() for t in state["parameters"]]
-        if self._start is None:
-            self._start = self.restored(tensors)
-        mine = self._start.parameters()
+        self._start_at(self._start or self.restored(tensors))
+        mine = self.start.parameters()
         if [p.shape for p in mine] != [t.shape for t in tensors] or len(state["rngs"]) != len(self.rngs):
             raise ValueError("The saved state is of a run with other sizes; resume with the same arguments.")
         with torch.no_grad():
@@ -420,7 +431,7 @@ class Run(Iterator[S]):
         self.wanted, self.log = dict(self.knobs), list(state["log"])
         self.index, self.total = state["index"], state["total"]
         self.best, self.best_score = dict(state["best"]), state["best_score"]
-        self.adam.load_state_dict(deepcopy(state["adam"]))
+        self.adam.load_state_dict(state["adam"])
         self._before = [numbers.cpu() for numbers in state["rngs"]]
         self.rewind()
         self._began = time.monotonic() - state["seconds"]
@@ -428,7 +439,8 @@ class Run(Iterator[S]):
 
     def close(self) -> None:
         """End the run and let go of what it holds in memory; ``step`` and ``log`` stay."""
-        self._closed, self._start, self._adam, self._gradient = True, None, None, ()
+        self._closed, self._start, self._gradient = True, None, ()
+        vars(self).pop("adam", None)
 
 
 def climb(

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Literal, Self, get_args
 
 import torch
 from torch import Tensor
 
 from fusedream_nb.models.encoders import Clip
 
-from .views import ALL, Augmentations, Draw, Rng, chunked_mean, strengths
+from . import ot, views
+from .views import ALL, Cutouts, Draw, Places, Rng
+
+Prompt = str | Tensor
+Loss = Literal["transport", "mean"]
+
+EPSILON = 0.1  # of the costs' spread; the paper of transport names none
 
 
 class Score:
@@ -57,8 +66,8 @@ class CLIPScore(Score):
 class AugCLIP(Score):
     """The mean CLIP score over random augmentations of the image (FuseDream, Eq. 3), in [-1, 1].
 
-    ``copies`` augmented copies of each image are sampled at each call; ``policy`` names the
-    augmentations that are on. ``fixed`` gives the same augmentations at every call instead.
+    ``copies`` augmented copies of each image are sampled at each call; ``policy`` is as in
+    :func:`.views.draw`. ``fixed`` gives the same augmentations at every call instead.
     """
 
     def __init__(
@@ -70,18 +79,21 @@ class AugCLIP(Score):
         policy: Collection[str] = ALL,
         fixed: Draw | None = None,
     ) -> None:
+        views.check_augmentations(copies, policy)
         self.clip, self.text = clip, clip.encode_text(text)
-        self.views, self.fixed = Augmentations(copies, policy), fixed
+        self.copies, self.policy, self.fixed = copies, policy, fixed
         self.at_once = clip.at_once
 
     def set_copies(self, copies: int) -> None:
         """Change the number of copies; ValueError for fewer than one."""
-        self.views = replace(self.views, copies=int(copies))
+        views.check_augmentations(int(copies), self.policy)
+        self.copies = int(copies)
 
     def set_strength(self, name: str, strength: float) -> None:
         """Change an augmentation's strength, from 0 (off) to 1; ValueError for one out of range."""
-        policy = {**strengths(self.views.policy), name: float(strength)}
-        self.views = replace(self.views, policy=policy)
+        policy = {**views.strengths(self.policy), name: float(strength)}
+        views.check_augmentations(self.copies, policy)
+        self.policy = policy
 
     def __call__(self, image: Tensor, rng: Rng, rows: Sequence[int] | None = None) -> Tensor:
         """Return the mean cosine [n] over each image's copies; only once differentiable.
@@ -91,25 +103,145 @@ class AugCLIP(Score):
         """
 
         def part(image: Tensor, numbers: Draw) -> Tensor:
-            return (self._vectors(image, numbers) * text).sum(-1)
+            return (mean_vectors(self.clip, image, numbers) * text).sum(-1)
 
         text = self.text if rows is None or len(self.text) == 1 else self.text[list(rows)]
         numbers = self._draw(len(image), rng)
-        value, self.at_once = chunked_mean(part, image, numbers, self.at_once)
+        value, self.at_once = views.chunked_mean(part, image, numbers, self.at_once)
         return value
 
     def table(self, image: Tensor, rng: Rng) -> Tensor:
         """Return the mean cosines [n, texts] of every image with every text."""
-        return self._vectors(image, self._draw(len(image), rng)) @ self.text.T
+        return mean_vectors(self.clip, image, self._draw(len(image), rng)) @ self.text.T
 
     def _draw(self, n: int, rng: Rng) -> Draw:
-        return self.views.draw(n, rng) if self.fixed is None else self.fixed.expand(n)
-
-    def _vectors(self, image: Tensor, numbers: Draw) -> Tensor:
-        return mean_vectors(self.clip, image, numbers)
+        return views.draw(n, self.copies, rng, self.policy) if self.fixed is None else self.fixed.expand(n)
 
 
 def mean_vectors(clip: Clip, image: Tensor, numbers: Draw) -> Tensor:
     """Return the means [n, dim] of the unit vectors of each image's augmented copies."""
-    copies = numbers.read(image, clip.size)
+    copies = views.augment(image, numbers, clip.size)
     return clip.encode_image(copies).view(len(image), numbers.count, -1).mean(1)
+
+
+@dataclass(frozen=True)
+class Match:
+    """How the patches of n pictures meet m prompts.
+
+    ``loss`` [n] carries the gradient; the others carry none. ``costs`` are D(uᵢ, vⱼ), ``plan`` is P (Eq. 5;
+    a bᵀ for the mean), ``tangents`` are w (Eq. 7), each [n, patches, m]; ``places`` say where patches lie.
+    """
+
+    loss: Tensor
+    costs: Tensor
+    plan: Tensor
+    tangents: Tensor
+    places: Places
+
+
+class PatchScore(Score):
+    """Minus the loss between a picture's random patches and several prompts (OT prompts, Eq. 1 or 5).
+
+    Patches are sampled at each call; ``seen`` is the last call's Match.
+
+    Args:
+        clip: what reads the patches and the prompts.
+        prompts: texts, or images [3, h, w] in [-1, 1].
+        cutouts: how many patches, and how large.
+        loss: "transport" or "mean".
+        epsilon: ε in units of the costs' :func:`.ot.cost_scale`.
+        distance: "cosine", "geodesic" (the angle), or a function of u [..., n, d] and v [m, d].
+        weights: the prompts'; the mean takes negative ones, away from the prompt.
+
+    Raises ValueError for numbers out of range and unknown names.
+    """
+
+    def __init__(
+        self,
+        clip: Clip,
+        prompts: Prompt | Sequence[Prompt],
+        cutouts: Cutouts = Cutouts(),  # noqa: B008  frozen
+        *,
+        loss: Loss = "transport",
+        epsilon: float = EPSILON,
+        distance: str | ot.Distance = "cosine",
+        weights: Sequence[float] | None = None,
+    ) -> None:
+        if loss not in get_args(Loss):
+            raise ValueError(f"No loss is called {loss!r}; known are {', '.join(get_args(Loss))}.")
+        if isinstance(distance, str) and distance not in ot.DISTANCES:
+            raise ValueError(f"No distance is called {distance!r}; known are {', '.join(ot.DISTANCES)}.")
+        self.clip, self.loss, self.cutouts = clip, loss, cutouts
+        self.distance = ot.DISTANCES[distance] if isinstance(distance, str) else distance
+        self.fixed: Places | None = None
+        self.seen: Match | None = None
+        self.set_epsilon(epsilon)
+        self.set_prompts([prompts] if isinstance(prompts, str | Tensor) else prompts, weights)
+
+    def set_prompts(self, prompts: Sequence[Prompt], weights: Sequence[float] | None = None) -> None:
+        """Change the prompts and their weights (None: 1 each); raises as the class does."""
+        b = ot.marginal_weights(weights, len(prompts))
+        if self.loss == "transport" and bool((b < 0).any()):
+            raise ValueError("Transport requires weights above 0; only the mean loss takes negative ones.")
+        self.vectors, self.weights = encode_prompts(self.clip, prompts), b
+
+    def set_epsilon(self, epsilon: float) -> None:
+        """Change ε; ValueError unless it is above 0."""
+        if not 0 < epsilon < math.inf:
+            raise ValueError(f"ε must be a finite number above 0, not {epsilon}.")
+        self.epsilon = float(epsilon)
+
+    def set_patches(self, count: int) -> None:
+        """Change the number of patches; ValueError for fewer than one."""
+        self.cutouts = replace(self.cutouts, count=int(count))
+
+    def fix(self, rng: torch.Generator) -> Self:
+        """Return a score that takes the same patches, of every picture, at every call."""
+        fixed = copy.copy(self)
+        fixed.fixed, fixed.seen = self.draw(1, rng), None
+        return fixed
+
+    def draw(self, n: int, rng: Rng) -> Places:
+        """Return the places of n pictures' patches: sampled, or those that are fixed."""
+        return self.cutouts.draw(n, rng) if self.fixed is None else self.fixed.expand(n)
+
+    def __call__(self, image: Tensor, rng: Rng) -> Tensor:
+        """Return minus the loss [n] of pictures [n, 3, h, w] in [-1, 1]."""
+        self.seen = self.match(image, self.draw(len(image), rng))
+        return -self.seen.loss
+
+    def match(self, image: Tensor, places: Places) -> Match:
+        """Match the patches of pictures [n, 3, h, w], in given places, with the prompts."""
+        u = self.clip.encode_image(views.cut(image, places, self.clip.size)).unflatten(0, (len(image), -1))
+        costs = self.distance(u, self.vectors)
+        if self.loss == "mean":
+            loss, plan = ot.mean_loss(costs, self.weights), ot.mean_plan(costs, self.weights)
+        else:
+            loss, (plan, *_) = ot.transport_loss(costs, self.epsilon * ot.cost_scale(costs), self.weights)
+        gradient = ot.pull_back(self.distance, u, self.vectors, plan)
+        tangents = ot.push_forward(self.distance, u, self.vectors, gradient)
+        return Match(loss, costs.detach(), plan, tangents.detach(), places)
+
+
+@torch.no_grad()
+def encode_prompts(clip: Clip, prompts: Sequence[Prompt]) -> Tensor:
+    """Return unit vectors [m, dim] of prompts: texts, or images [3, h, w] or [1, 3, h, w] in [-1, 1].
+
+    Raises ValueError for no prompt, an empty text and a tensor that is no such image.
+    """
+
+    def encode(prompt: Prompt) -> Tensor:
+        if isinstance(prompt, str):
+            if not prompt.strip():
+                raise ValueError("The prompt is empty; say in words what the picture should show.")
+            return clip.encode_text(prompt)
+        image = prompt if prompt.ndim == 4 else prompt[None]
+        if image.ndim != 4 or image.shape[:2] != (1, 3):
+            raise ValueError(f"A prompt that is an image has the shape [3, h, w], not {list(prompt.shape)}.")
+        if not bool((image.abs() <= 1).all()):
+            raise ValueError("A prompt that is an image lies in [-1, 1]; scale it as 2 x - 1 from [0, 1].")
+        return clip.encode_image(image.to(next(clip.model.parameters()).device))
+
+    if not prompts:
+        raise ValueError("There is no prompt; say in words what the picture should show.")
+    return torch.cat([encode(prompt) for prompt in prompts])

@@ -154,7 +154,7 @@ class BasinCMARun(Run[Step]):
         start.project_(self.generator)
         # Given the points beyond the clamp, CMA would walk off where all pictures are the same.
         self._begun = list(start.x.double().cpu().numpy())
-        self.inner, self._adam = 0, None
+        self.inner = 0
         self.reset_best()
         return start
 
@@ -167,7 +167,7 @@ class BasinCMARun(Run[Step]):
     @property
     def checks(self) -> bool:
         """Whether this step's pictures are looked at: one of them may be the best so far."""
-        return self.inner % CHECK_EVERY == 0 or self.inner >= self.last_inner
+        return self._reset or self.inner % CHECK_EVERY == 0 or self.inner >= self.last_inner
 
     def _moves(self) -> bool:
         """Count the steps of a population, and ask for another after its last one."""
@@ -180,8 +180,7 @@ class BasinCMARun(Run[Step]):
         with torch.no_grad():
             self.strategy.tell(self._begun, (-self.judge(self.image, self.rng)).tolist())
         self.mega_step, self.index = self.mega_step + 1, self.index + 1
-        self._start = self._ask()
-        _ = self.adam
+        self._start_at(self._ask())
         return False
 
     def report(self, **common: Any) -> Step:  # noqa: ANN401

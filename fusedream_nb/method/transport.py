@@ -16,13 +16,13 @@ from fusedream_nb.models.generators import Latent
 from .budgets import Budget
 from .fusedream import given
 from .latents import Parameterisation, Plain, top_k
-from .patches import EPSILON, Loss, PatchScore, Prompt
 from .run import Run, RunConfig, Step, configure
+from .scores import EPSILON, Loss, PatchScore, Prompt
 from .views import Cutouts, Places
 
 LR = 0.05  # Adam's rate in VQGAN+CLIP; the paper names none
 _JUDGE_SEED = 220_408_472  # the fixed patches; any constant does
-OLD = {"patches": "count", "smallest": "min_size", "power": "power", "tilt": "rotation"}  # until format 3
+OLD = {"patches": "count", "smallest": "min_size"}  # until format 3
 
 
 def transport(

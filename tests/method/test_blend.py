@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fusedream_nb.method.blend import poisson
-from fusedream_nb.method.placement import PLACEMENTS, Box, Placement, paste, shrink
+from fusedream_nb.method.placement import PLACEMENTS, Box, Placement, paste, poisson, shrink
 from fusedream_nb.models import Models
 
 places = st.builds(Placement, st.floats(0.1, 0.95), st.floats(0, 1), st.floats(0, 1), st.floats(0.1, 0.95))

@@ -12,11 +12,10 @@ from torch import Tensor
 import fusedream_nb as fd
 from fusedream_nb.method import views
 from fusedream_nb.method.barrier import RULES, bilevel, rule, two_gradients
-from fusedream_nb.method.blend import poisson
 from fusedream_nb.method.compose import ComposeStep, compose, fused
 from fusedream_nb.method.fusedream import JUDGE_SEED
 from fusedream_nb.method.latents import OverParameterised
-from fusedream_nb.method.placement import Placement, Placements, crop, paste, shrink
+from fusedream_nb.method.placement import Placement, Placements, crop, paste, poisson, shrink
 from fusedream_nb.method.run import Step
 from fusedream_nb.models import Models
 from fusedream_nb.models.generators import Latent

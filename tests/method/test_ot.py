@@ -17,7 +17,6 @@ from fusedream_nb.method.ot import (
     mean_loss,
     mean_plan,
     sinkhorn,
-    stop_mask,
     transport_loss,
 )
 
@@ -172,12 +171,6 @@ def test_the_mean_loss_is_equation_1_and_takes_negative_weights() -> None:
     torch.testing.assert_close(mean_loss(costs, marginal_weights(None, 3)), costs.mean())
     weighted = (3 * costs[:, 0] - costs[:, 1] + costs[:, 2]).mean() / 5
     torch.testing.assert_close(mean_loss(costs, marginal_weights([3, -1, 1], 3)), weighted)
-
-
-def test_stop_leaves_alone_what_is_near_or_far_enough() -> None:
-    costs, b = torch.tensor([[0.5, 0.5], [0.9, 0.9]]), marginal_weights([1, -1], 2)
-    assert stop_mask(costs, b, -math.inf).sum() == 0
-    assert stop_mask(costs, b, torch.tensor([0.7, -0.7])).tolist() == [[True, False], [False, True]]
 
 
 @pytest.mark.parametrize(

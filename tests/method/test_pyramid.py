@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fusedream_nb.method.pyramid import Pyramid
+from fusedream_nb.method.latents import Pyramid
 from fusedream_nb.models.generators import Latent
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from fusedream_nb.method.latents import OverParameterised
-from fusedream_nb.method.ot import cost_scale, find_distance, geodesic
-from fusedream_nb.method.patches import PatchScore, encode_prompts
+from fusedream_nb.method.ot import cost_scale, geodesic
+from fusedream_nb.method.scores import PatchScore, encode_prompts
 from fusedream_nb.method.transport import TransportStep, transport
 from fusedream_nb.method.views import Cutouts
 from fusedream_nb.models import Models
@@ -76,16 +76,14 @@ def test_a_prompt_may_be_an_image(models: Models, pictures: Tensor, rng: torch.G
     assert score.seen.costs[0, :, 1].max() < 1e-4
 
 
-def test_stop_cuts_the_gradient_and_nothing_else(
+def test_a_distance_is_one_by_name_or_of_ones_own(
     models: Models, pictures: Tensor, rng: torch.Generator
 ) -> None:
-    image = pictures[:1].clone().requires_grad_()
-    free, held = (PatchScore(models.clip, PROMPTS, Cutouts(6), stop=stop) for stop in (-math.inf, [9.0, 9.0]))
-    places = free.draw(1, rng)
-    one, other = free.match(image, places), held.match(image, places)
-    torch.testing.assert_close(one.loss, other.loss)
-    assert one.tangents.abs().max() > 0 == other.tangents.abs().max()
-    assert not other.loss.requires_grad or torch.autograd.grad(other.loss, image)[0].abs().max() == 0
+    named, own = (PatchScore(models.clip, PROMPTS, Cutouts(4), distance=d) for d in ("geodesic", geodesic))
+    places = named.draw(1, rng)
+    assert torch.equal(*(score.match(pictures[:1], places).costs for score in (named, own)))
+    with pytest.raises(ValueError, match="No distance is called 'l1'; known are cosine, geodesic"):
+        PatchScore(models.clip, PROMPTS, distance="l1")
 
 
 def test_a_negative_weight_turns_the_picture_away(models: Models) -> None:
@@ -122,7 +120,6 @@ def test_a_large_epsilon_is_a_run_of_the_mean(models: Models) -> None:
 
 def test_a_step_carries_what_its_score_was_made_of(models: Models) -> None:
     steps = [*transport([*PROMPTS, "a castle"], models, weights=[2, 1, 1], **SMALL)]
-    distance = find_distance("cosine")
     for step in steps:
         assert isinstance(step, TransportStep)
         assert step.costs.shape == step.plan.shape == step.tangents.shape == (1, 6, 3)
@@ -130,7 +127,7 @@ def test_a_step_carries_what_its_score_was_made_of(models: Models) -> None:
         gain = torch.xlogy(step.plan, step.plan * 6 / torch.tensor([0.5, 0.25, 0.25])).sum((1, 2))
         torch.testing.assert_close(-step.score, (step.plan * step.costs).sum((1, 2)) + epsilon * gain)
         torch.testing.assert_close(step.plan.sum(1), torch.tensor([[0.5, 0.25, 0.25]]), atol=0, rtol=5e-3)
-    score = PatchScore(models.clip, [*PROMPTS, "a castle"], Cutouts(6), distance=distance)
+    score = PatchScore(models.clip, [*PROMPTS, "a castle"], Cutouts(6))
     again = score.match(steps[2].image, steps[2].places)
     torch.testing.assert_close(again.costs, steps[2].costs, atol=1e-4, rtol=0)
 

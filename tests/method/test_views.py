@@ -145,9 +145,9 @@ def test_a_picture_of_twice_the_size_or_more_is_averaged_over_boxes_first(
     image, numbers = smooth_pictures(2, side, rng), views.draw(2, 3, rng)
     noise = 2 * torch.randint(2, (2, 3, side, side), generator=rng) - 1.0  # what lies between two readings
     small = F.avg_pool2d(image, boxes)
-    torch.testing.assert_close(numbers.read(image, size), views.augment(small, numbers, size))
+    torch.testing.assert_close(views.augment(image, numbers, size), views.augment(small, numbers, size))
     plain = views.draw(2, 1, rng, ())
-    left = plain.read(noise, size).std()
+    left = views.augment(noise, plain, size).std()
     assert left < (0.75 if boxes == 1 else 1.2 / boxes)  # of 1: white noise averages out
 
 

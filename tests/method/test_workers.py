@@ -10,9 +10,8 @@ import pytest
 import torch
 
 import fusedream_nb as fd
-from fusedream_nb.method.compose import CompositionRun
+from fusedream_nb.method.compose import CompositionRun, side_by_side, workers
 from fusedream_nb.method.placement import PLACEMENTS
-from fusedream_nb.method.workers import side_by_side, workers
 from fusedream_nb.models import Models
 
 CPU = torch.device("cpu")
