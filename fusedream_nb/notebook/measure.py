@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fusedream_nb.method import views
 from fusedream_nb.method.bank import start_views
-from fusedream_nb.method.pyramid import Pyramid
+from fusedream_nb.method.latents import Pyramid
 from fusedream_nb.method.run import Step
 from fusedream_nb.method.scores import AugCLIP, Score
 from fusedream_nb.models import Models, load
