@@ -12,7 +12,10 @@ from torch import Tensor
 
 from fusedream_nb.method import views
 from fusedream_nb.method.bank import start_views
+from fusedream_nb.method.barrier import two_gradients
+from fusedream_nb.method.compose import Halves, fused
 from fusedream_nb.method.latents import Pyramid
+from fusedream_nb.method.placement import Placement
 from fusedream_nb.method.run import Step
 from fusedream_nb.method.scores import AugCLIP, Score
 from fusedream_nb.models import Models, load
@@ -118,6 +121,24 @@ def moments(run: Iterable[S], count: int) -> list[S]:
         if step.index % max(1, step.total // max(1, count - 1)) == 0 or step.index == step.total:
             kept.append(step)
     return kept
+
+
+def gradient_lengths(
+    models: Models, score: Score, pair: Sequence[Halves], placements: Sequence[Placement]
+) -> tuple[Tensor, Tensor]:
+    """Return ‖∇ℓ_Fuse‖ and ‖∇s_Fuse‖ [n] of compositions: their ratio says what β of Eq. 6 weighs.
+
+    Args:
+        models: the generator and the perceptual loss.
+        score: s, without randomness of its own.
+        pair: the foregrounds' and the backgrounds' parameterisations, n latents each.
+        placements: one for each composition, with boxes of one size.
+    """
+    pair = [half.like([p.detach().clone().requires_grad_() for p in half.parameters()]) for half in pair]
+    images = [models.generator.decode(half.combine()) for half in pair]
+    _, s, loss = fused(images[0], images[1], placements, score, models.perceptual, torch.Generator())
+    gradients = two_gradients(loss, s, [p for half in pair for p in half.parameters()])
+    return gradients[0].norm(dim=1), gradients[1].norm(dim=1)
 
 
 def fan(tangents: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -111,3 +112,18 @@ def test_imbalance_is_none_for_even_shares_and_one_where_a_prompt_has_all() -> N
     assert measure.imbalance(nearest, 2).tolist() == pytest.approx([8 / 64, 34 / 64, 1.0])
     assert measure.imbalance(torch.arange(12) % 6, 6).item() == pytest.approx(0, abs=1e-6)
     assert measure.imbalance(torch.zeros(12, dtype=torch.long), 6).item() == pytest.approx(1)
+
+
+def test_gradient_lengths_are_those_of_the_two_goals(models: Models) -> None:
+    """ℓ times 3 makes its gradient 3 times as long and leaves that of s alone; latents stay as they are."""
+    place = fd.Placement.at(0.5)
+    rng = torch.Generator().manual_seed(0)
+    pair = [fd.OverParameterised.start(models.generator.sample(2, rng).map(lambda t: t[None])) for _ in "fb"]
+    score = measure.fixed_score(models.clip, "a dog", 2)
+    loss, s = measure.gradient_lengths(models, score, pair, [place])
+    assert loss.shape == s.shape == (1,)
+    louder = replace(models, perceptual=lambda a, b: 3 * models.perceptual(a, b))
+    three, same = measure.gradient_lengths(louder, score, pair, [place])
+    torch.testing.assert_close(three, 3 * loss, rtol=1e-4, atol=0)
+    torch.testing.assert_close(same, s, rtol=1e-4, atol=0)
+    assert not any(p.requires_grad for half in pair for p in half.parameters())
