@@ -29,6 +29,7 @@ _WHERE = {  # loaded when first asked for: the import itself takes no torch
     "AugCLIP": "fusedream_nb.method.scores",
     "budget": "fusedream_nb.method.budgets",
     "claim": "fusedream_nb.notebook.claims",
+    "check": "fusedream_nb.notebook.claims",
     "grid": "fusedream_nb.notebook.show",
     "live": "fusedream_nb.notebook.live",
     "checkpointed": "fusedream_nb.records.checkpoint",
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from fusedream_nb.method.transport import transport
     from fusedream_nb.method.views import Cutouts
     from fusedream_nb.models import load
-    from fusedream_nb.notebook.claims import claim
+    from fusedream_nb.notebook.claims import check, claim
     from fusedream_nb.notebook.live import live
     from fusedream_nb.notebook.show import grid
     from fusedream_nb.records.checkpoint import checkpointed

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import nbformat
 
+KEPT = ("tags", "wrong")  # of a cell's metadata; the second is an exercise's wrong answer
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 
 
@@ -34,7 +35,7 @@ def strip(notebook: nbformat.NotebookNode) -> None:
         "language_info": {"name": "python"},
     }
     for cell in notebook.cells:
-        cell.metadata = {name: cell.metadata[name] for name in ("tags",) if name in cell.metadata}
+        cell.metadata = {name: cell.metadata[name] for name in KEPT if name in cell.metadata}
         for output in cell.get("outputs", []):
             output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
 
