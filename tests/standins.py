@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import pickle
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fusedream_nb.evaluation.networks import INCEPTION
 from fusedream_nb.models.biggan import SHAPES
 from fusedream_nb.models.convert import CONVERTED, convert
 from fusedream_nb.models.files import write_tensors
@@ -260,9 +262,47 @@ def real_esrgan(
     return {"params_ema": state}
 
 
+def save_damsm(folder: Path, words: list[str]) -> None:
+    """Write random encoders of DAMSM under the released names, as PyTorch saved them in 2017."""
+    from torchvision.models import inception_v3
+
+    torch.manual_seed(0)
+    network = inception_v3(weights=None, aux_logits=False, init_weights=False)
+    network.fc = nn.Linear(2048, 256)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_var.uniform_(0.5, 1.5)
+            module.running_mean.uniform_(-0.1, 0.1)
+    images = {
+        name.replace("fc.", "emb_cnn_code."): value
+        for name, value in network.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    images["emb_features.weight"] = torch.randn(256, 768, 1, 1)
+    texts = nn.ModuleDict({"encoder": nn.Embedding(len(words), 300)})
+    texts["rnn"] = nn.LSTM(300, 128, batch_first=True, bidirectional=True)
+    torch.save(images, folder / "image_encoder100.pth", _use_new_zipfile_serialization=False)
+    torch.save(texts.state_dict(), folder / "text_encoder100.pth", _use_new_zipfile_serialization=False)
+    numbers = {word: i for i, word in enumerate(words)}
+    lists = [[[1, 4]], [[1, 5]], dict(enumerate(words)), numbers]
+    (folder / "captions.pickle").write_bytes(pickle.dumps(lists, protocol=2))
+
+
+def save_inception(path: Path) -> nn.Module:
+    """Write torch-fidelity's Inception with random weights, and return it."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3 as Kind
+
+    torch.manual_seed(0)
+    torch.save({}, path)
+    with patch.object(Kind, "load_state_dict"):
+        network = Kind(INCEPTION, ["2048", "logits_unbiased"], feature_extractor_weights_path=str(path))
+    torch.save(network.state_dict(), path)
+    return network.eval()
+
+
 def _biggan(folder: Path, name: str, narrow: bool) -> None:
     size = int(name.rpartition("-")[2])
-    made = biggan(seeded(name), size=size, channels=8 if narrow else 96)
+    made = biggan(seeded(name), size=size, channels=4 if narrow else 96)
     torch.save(made, folder / f"biggan{size}-release.pt")
 
 
@@ -291,6 +331,7 @@ def _upscaler(folder: Path, name: str, narrow: bool) -> None:
 
 
 BUILDERS = {
+    "biggan-128": _biggan,
     "biggan-256": _biggan,
     "biggan-512": _biggan,
     "biggan-deep-256": _deep,

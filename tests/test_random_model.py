@@ -1,69 +1,76 @@
-"""The notebooks run on a model that is not the stickers': random weights stand where the real ones would.
+"""Every notebook runs on models that are not the stickers', from its first cell to its last.
 
-Every file has the name and the form that a published model has, so the notebooks load them by
-FUSEDREAM_MODEL, from a cache of the test's own. One notebook runs on narrow stand-ins; with
-``-m random_model`` so do all that a BigGAN can draw, and one on stand-ins of the real widths, which is slow
-without a GPU. What they draw is noise: the test asks that they come to their end, with pictures and verdicts.
+Stand-ins with random weights have the names and the form of the published files, so the notebooks load them
+as they would load those. What they draw is noise: a notebook has to come to its end, with pictures and
+verdicts that do not count. The quickest run by default, all with ``-m heavy``, and one of the real widths,
+slow without a GPU, with ``-m random_model``. The cells run here, without a kernel of their own, which nbval
+gives them on the stickers.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-import nbformat
 import pytest
 import standins
+from IPython.core.displayhook import CapturingDisplayHook
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
+from traitlets.config import Config
 
 from fusedream_nb.models.weights import CLIP, JUDGE
-from fusedream_nb.reproduce.kernels import WakefulManager
 
-NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
-BIGGAN = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "14", "15")  # need no VQGAN
-NAME = "biggan-256"
-ONE = "01"  # runs by default, and on networks of the real shapes too
-
-
-@pytest.fixture
-def asked(request):
-    """Skip what is marked ``random_model`` unless the marker was asked for by its name."""
-    marked = request.node.get_closest_marker("random_model")
-    if marked and "random_model" not in (request.config.getoption("-m") or ""):
-        pytest.skip("takes minutes; -m random_model runs it")
+NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+QUICK = ("00", "01", "02", "03", "06", "11", "12", "13")
+GRIDS = {"11": "vqgan-imagenet-16384", "12": "vqgan-imagenet-16384", "13": "vqgan-wikiart"}
+SMALL = {"CANVAS": (96, 96)}  # of a VQGAN, where the notebook has one
 
 
-@pytest.fixture
-def random_model(asked, request, monkeypatch, tmp_path):
-    """Set FUSEDREAM_MODEL to a stand-in, its encoders beside it in a cache of the test's own."""
-    monkeypatch.setenv("FUSEDREAM_CACHE", str(tmp_path))
-    monkeypatch.setenv("FUSEDREAM_MODEL", NAME)
-    monkeypatch.setenv("FUSEDREAM_BUDGET", "smoke")
-    standins.build(tmp_path, NAME, CLIP, JUDGE, "lpips-squeeze", narrow=request.param == "small")
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stand-ins that the notebooks load, in a cache of their own."""
+    folder = tmp_path_factory.mktemp("cache")
+    standins.build(folder, "biggan-128", CLIP, JUDGE, "lpips-squeeze", *set(GRIDS.values()))
+    return folder
 
 
-def cases():
-    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
-        number = path.name[:2]
-        for shape in ("small", "real"):
-            if number in BIGGAN and (shape == "small" or number == ONE):
-                marks = () if (shape, number) == ("small", ONE) else pytest.mark.random_model
-                yield pytest.param(shape, path, id=f"{path.stem}-{shape}", marks=marks)
-
-
-@pytest.mark.parametrize(("random_model", "path"), list(cases()), indirect=["random_model"])
-def test_a_notebook_runs_on_another_model(random_model, path):
-    from nbclient import NotebookClient
-
-    notebook = nbformat.read(path, as_version=4)
-    resources = {"metadata": {"path": str(NOTEBOOKS)}}
-    NotebookClient(
-        notebook,
-        timeout=7200,
-        kernel_name="python3",
-        resources=resources,
-        kernel_manager_class=WakefulManager,
-    ).execute()
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    text = "".join(output.get("text", "") for output in outputs)
-    assert f"{NAME} on cpu" in text  # not the stickers
+def run(path: Path, folder: Path, model: str, parameters: dict, patch: pytest.MonkeyPatch) -> None:
+    """Run a notebook's cells one after the other; what they show must be pictures and verdicts."""
+    for name, value in {"CACHE": str(folder), "MODEL": model, "BUDGET": "smoke"}.items():
+        patch.setenv(f"FUSEDREAM_{name}", value)
+    text, shown = "", []
+    shell = InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}))
+    shell.display_trap.hook = CapturingDisplayHook(shell=shell, outputs=shown)
+    try:
+        for cell in json.loads(path.read_text("utf-8"))["cells"]:
+            if cell["cell_type"] == "code":
+                with capture_output() as printed:
+                    shell.run_cell("".join(cell["source"])).raise_error()
+                text += printed.stdout
+            if "parameters" in cell["metadata"].get("tags", []):
+                shell.user_ns.update({name: parameters[name] for name in parameters.keys() & shell.user_ns})
+    finally:
+        InteractiveShell.clear_instance()
+    assert f"{model} on cpu" in text  # not the stickers
     assert " · not counted\n" in text  # at smoke no verdict counts
-    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert any("image/png" in output["data"] for output in shown)
+
+
+def marked(path: Path) -> object:
+    return pytest.param(path, id=path.stem, marks=() if path.name[:2] in QUICK else pytest.mark.heavy)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("path", [marked(path) for path in NOTEBOOKS])
+def test_a_notebook_runs_on_another_model(path, store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(path, store, GRIDS.get(path.name[:2], "biggan-128"), SMALL, monkeypatch)
+
+
+@pytest.mark.random_model
+def test_a_notebook_runs_at_the_real_widths(request, tmp_path, monkeypatch):
+    if "random_model" not in (request.config.getoption("-m") or ""):
+        pytest.skip("takes minutes; -m random_model runs it")
+    standins.build(tmp_path, "biggan-256", CLIP, JUDGE, "lpips-squeeze", narrow=False)
+    run(NOTEBOOKS[1], tmp_path, "biggan-256", {}, monkeypatch)

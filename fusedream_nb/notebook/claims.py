@@ -112,11 +112,12 @@ def numbers_line(**numbers: Number) -> str:
 def clear(values: Sequence[float] | Tensor) -> bool:
     """Say whether the mean of values, one per seed or prompt, lies more than two standard errors above zero.
 
-    A single value is never clear. Raises statistics.StatisticsError for none.
+    A single value is never clear, nor are values that are not all finite.
     """
     numbers = _floats(values)
-    mean = statistics.fmean(numbers)
-    return len(numbers) > 1 and mean > 2 * statistics.stdev(numbers) / len(numbers) ** 0.5
+    if len(numbers) < 2 or not all(map(math.isfinite, numbers)):  # the statistics module raises
+        return False
+    return statistics.fmean(numbers) > 2 * statistics.stdev(numbers) / len(numbers) ** 0.5
 
 
 def share(outcomes: Sequence[bool] | Tensor) -> str:

@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import standins
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models import inception_v3
 
 from fusedream_nb.evaluation.captions import sticker_scenes
@@ -26,26 +27,7 @@ WORDS = ["<end>", "a", "photo", "of", "dog", "cat", "red", "blue", "on", "the", 
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights under the released names, saved as PyTorch did in 2017."""
     path = tmp_path_factory.mktemp("damsm")
-    torch.manual_seed(0)
-    network = inception_v3(weights=None, aux_logits=False, init_weights=False)
-    network.fc = nn.Linear(2048, 256)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_var.uniform_(0.5, 1.5)
-            module.running_mean.uniform_(-0.1, 0.1)
-    images = {
-        name.replace("fc.", "emb_cnn_code."): value
-        for name, value in network.state_dict().items()
-        if not name.endswith("num_batches_tracked")
-    }
-    images["emb_features.weight"] = torch.randn(256, 768, 1, 1)
-    texts = nn.ModuleDict({"encoder": nn.Embedding(len(WORDS), 300)})
-    texts["rnn"] = nn.LSTM(300, 128, batch_first=True, bidirectional=True)
-    torch.save(images, path / "image_encoder100.pth", _use_new_zipfile_serialization=False)
-    torch.save(texts.state_dict(), path / "text_encoder100.pth", _use_new_zipfile_serialization=False)
-    numbers = {word: i for i, word in enumerate(WORDS)}
-    lists = [[[1, 4]], [[1, 5]], dict(enumerate(WORDS)), numbers]
-    (path / "captions.pickle").write_bytes(pickle.dumps(lists, protocol=2))
+    standins.save_damsm(path, WORDS)
     return path
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import standins
 import torch
-from torch_fidelity import feature_extractor_inceptionv3 as inceptionv3
 
 from fusedream_nb.evaluation.captions import sticker_scenes
-from fusedream_nb.evaluation.networks import INCEPTION, Inception, network_of
+from fusedream_nb.evaluation.networks import Inception, network_of
 from fusedream_nb.models.stickers.world import render
 
 
@@ -30,17 +30,12 @@ def cosines(features):
 
 @pytest.mark.heavy
 @pytest.mark.filterwarnings("ignore")
-def test_inception_is_torch_fidelitys_own(tmp_path, monkeypatch):
+def test_inception_is_torch_fidelitys_own(tmp_path):
     """With random weights in a file of our own: those that define the metrics are a download."""
-    path, kind = tmp_path / "inception.pth", inceptionv3.FeatureExtractorInceptionV3
-    torch.save({}, path)
-    layers = ["2048", "logits_unbiased"]
-    with monkeypatch.context() as patch:
-        patch.setattr(kind, "load_state_dict", lambda *_: None)
-        network = kind(INCEPTION, layers, feature_extractor_weights_path=str(path))
-    torch.save(network.state_dict(), path)
+    path = tmp_path / "inception.pth"
+    network = standins.save_inception(path)
     levels = torch.randint(256, (2, 3, 64, 64), generator=torch.Generator().manual_seed(0)).byte()
     with torch.no_grad():
-        expected = network.eval()(levels)
+        expected = network(levels)
     found = Inception(torch.device("cpu"), path)(levels / 127.5 - 1)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
