@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from matplotlib import figure as mpl
@@ -196,6 +197,44 @@ def _curve(ax: Axes, place: int, name: str, runs: Tensor, x: Sequence[float] | N
     if len(runs) > 1:
         spread = runs.std(0)
         ax.fill_between(at, mean - spread, mean + spread, color=colour, alpha=0.18, linewidth=0)
+
+
+@rc_context(STYLE)
+def diagram(
+    boxes: Mapping[str, tuple[float, float]],
+    arrows: Sequence[tuple[str, str]],
+    *,
+    alt: str,
+    back: Sequence[tuple[str, str, str]] = (),
+    figure: str | None = None,
+) -> Figure:
+    """Draw labelled boxes at (column, row) and arrows between them.
+
+    ``back`` are curved and dashed arrows (from, to, label): where gradients flow.
+    Raises ValueError for a blank ``alt``, and KeyError for an arrow to a box that is not there.
+    """
+    columns, rows = (max(place[i] for place in boxes.values()) for i in (0, 1))
+    drawing = blank(1.25 * (columns + 1), 0.85 * (rows + 1.6), alt)
+    ax = drawing.add_axes((0, 0, 1, 1))
+    ax.set(xlim=(-0.6, columns + 0.6), ylim=(rows + 1.15, -0.5))
+    ax.set_axis_off()
+    frame = {"boxstyle": "round,pad=0.5", "fc": "#eef4fa", "ec": PALETTE[0]}
+    texts = {
+        name: ax.text(*place, name, ha="center", va="center", fontsize=9, bbox=frame)
+        for name, place in boxes.items()
+    }
+
+    def arrow(start: str, end: str, **style: Any) -> None:  # noqa: ANN401  Matplotlib's
+        ends = {"patchA": texts[start].get_bbox_patch(), "patchB": texts[end].get_bbox_patch()}
+        ax.annotate("", boxes[end], boxes[start], arrowprops={"arrowstyle": "-|>"} | ends | style)
+
+    for start, end in arrows:
+        arrow(start, end, color="black")
+    for start, end, label in back:
+        arrow(start, end, color=PALETTE[1], linestyle="--", connectionstyle="arc3,rad=-0.22")
+        middle = (boxes[start][0] + boxes[end][0]) / 2
+        ax.text(middle, rows + 1.0, label, ha="center", va="center", fontsize=9, color=PALETTE[1])
+    return finish(drawing, alt, figure, plot=True)
 
 
 @rc_context(STYLE)

@@ -237,3 +237,13 @@ def test_a_frame_has_its_groups_colour_and_leaves_the_middle():
     for image, group in zip(made, (1, 0), strict=True):
         corner = ((image[:, 0, 0] + 1) / 2 * 255).round().int().tolist()
         assert "#" + "".join(f"{value:02X}" for value in corner) == show.PALETTE[group]
+
+
+def test_a_diagram_has_its_boxes_and_refuses_an_arrow_to_nowhere():
+    boxes = {"text": (0, 0), "score": (1, 0)}
+    plain = show.diagram(boxes, [("text", "score")], alt="text, score")
+    assert plain.alt == "text, score"
+    back = show.diagram(boxes, [("text", "score")], back=[("score", "text", "gradient")], alt="text, score")
+    assert back.png != plain.png
+    with pytest.raises(KeyError):
+        show.diagram(boxes, [("text", "picture")], alt="text, score")
