@@ -87,14 +87,15 @@ FIGURES: dict[str, dict[str, tuple[Any, ...]]] = {
         "pool": (60, 800, 2000, 2000, 4000),
         "at_once": (3, 5, 5, 5, 5),
     },
-    "fd-15": {  # 03: prompts, copies of a picture whose noise is measured
-        "steps": (2, 33, 150, 150, 1000),
+    "fd-15": {  # 03: prompts, seeds, copies of a picture whose noise is measured
+        "steps": (2, 30, 150, 150, 1000),
         "copies": (2, 6, 12, 12, 50),
         "prompts": (5, 10, 10, 10, 10),
+        "seeds": (1, 2, 5, 3, 5),
         "measured_copies": (64, 192, 384, 384, 384),
     },
     "fd-04": {  # 04: the values of M and of k
-        "steps": (2, 25, 150, 150, 1000),
+        "steps": (2, 40, 150, 150, 1000),
         "copies": (2, 4, 8, 8, 50),
         "Ms": ((1, 4, 12), (1, 20, 400), (1, 100, 10_000), (1, 100, 2000), (1, 100, 1000, 10_000)),
         "ks": ((1, 2, 3), (1, 5, 15), (1, 5, 15), (1, 5, 15), (1, 5, 10, 15)),
@@ -109,14 +110,13 @@ FIGURES: dict[str, dict[str, tuple[Any, ...]]] = {
         "together": (4, 12, 15, 5, 5),
         "pairs": (2, 12, 100, 100, 200),
     },
-    "fd-17": {  # 06: prompts, BasinCMA's population, further multiples of FuseDream's time
+    "fd-17": {  # 06: prompts, BasinCMA's population
         "M": (None, 150, 500, 500, None),
         "steps": (6, 40, 200, 200, None),
         "copies": (None, 4, 8, 8, None),
         "judged_copies": (None, 6, 24, 24, None),
         "prompts": (2, 5, 5, 5, 5),
         "population": (4, 6, 12, 12, 18),
-        "multiples": ((), (), (6,), (6,), (6,)),
     },
     "fd-05": {  # 07: seeds measured, seeds shown, steps at each of the 18 placements
         "M": (None, 100, None, None, None),
