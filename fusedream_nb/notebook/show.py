@@ -29,6 +29,7 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 2)))
 TILE = 1.5  # inches per picture
 LETTERS = 24  # as many as fit along a picture
 LINE = 0.14  # inches per line of text
+GAP = 0.06  # inches between pictures
 FEW = 12  # curves of so few points show each of them
 PANEL, LARGE = 2.3, 3.1  # inches of a cost plane; the larger where there are at most two in a row
 ARROW = 0.12  # of the axes' range: an arrow of the mean length
@@ -65,7 +66,8 @@ def grid(
         raise ValueError(f"A grid requires a row per name: {count} rows, {len(rows)} names.")
     letters = max(1, round(LETTERS * tile / TILE))
     above, beside = _wrapped(titles, letters), _wrapped(rows, letters)
-    drawing, axes = _tiles(columns, count, _lines(above), _lines(beside), tile, alt, world)
+    lines = [_lines(above[i * columns : (i + 1) * columns]) for i in range(count)]
+    drawing, axes = _tiles(columns, lines, _lines(beside), tile, alt, world)
     smooth = "lanczos" if batch.shape[-1] < 200 else "antialiased"
     for ax, image in zip(axes, pixels, strict=False):
         ax.imshow(image, interpolation=smooth)
@@ -89,17 +91,19 @@ def framed(images: Tensor, groups: Sequence[int] | Tensor, width: float = 0.05) 
 
 
 def _tiles(
-    columns: int, rows: int, above: int, beside: int, tile: float, alt: str, world: str | None
+    columns: int, above: Sequence[int], beside: int, tile: float, alt: str, world: str | None
 ) -> tuple[mpl.Figure, list[Axes]]:
-    """Return an empty sheet of square axes, with room for lines of text above and beside each."""
-    title, margin, foot = 0.05 + LINE * above, (0.05 + LINE * beside) * bool(beside), LINE * bool(world)
-    width, height = margin + columns * tile, rows * (tile + title) + foot
-    drawing = blank(width, height, alt, world)
-    axes = list(drawing.subplots(rows, columns, squeeze=False).flatten())
-    space = {"left": margin / width, "right": 1.0, "top": 1 - title / height, "bottom": foot / height}
-    drawing.subplots_adjust(**space, wspace=0.04, hspace=title / tile)
-    for ax in axes:
-        ax.set_axis_off()
+    """Return an empty sheet of square axes; ``above`` are each row's lines of text, ``beside`` those left."""
+    titles, margin = [0.05 + LINE * lines for lines in above], (0.05 + LINE * beside) * bool(beside)
+    width, side = margin + columns * tile, tile - GAP * (columns - 1) / columns
+    bottom = height = sum(titles) + len(above) * tile + LINE * bool(world)
+    drawing, axes = blank(width, height, alt, world), []
+    for title in titles:
+        bottom -= title + tile
+        for column in range(columns):
+            place = (margin + column * (side + GAP)) / width, bottom / height, side / width, tile / height
+            axes.append(drawing.add_axes(place))
+            axes[-1].set_axis_off()
     return drawing, axes
 
 
