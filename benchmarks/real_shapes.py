@@ -32,8 +32,7 @@ import fusedream_nb as fd
 from fusedream_nb.method.budgets import BUDGETS
 from fusedream_nb.method.latents import top_k
 from fusedream_nb.models import Models, resolve_device
-from fusedream_nb.models.biggan import SHAPES, BigGAN, Network
-from fusedream_nb.models.biggan_deep import BigGANDeep
+from fusedream_nb.models.biggan import SHAPES, BigGAN, BigGANDeep, Network
 from fusedream_nb.models.clip_network import load_network
 from fusedream_nb.models.encoders import Clip
 from fusedream_nb.models.generators import Generator

@@ -29,7 +29,7 @@ from fusedream_nb.method import views
 from fusedream_nb.method.budgets import BUDGETS
 from fusedream_nb.method.latents import top_k
 from fusedream_nb.models import Models, biggan
-from fusedream_nb.models.convolutions import FoldedDoublingConv, MatrixConv, double
+from fusedream_nb.models.compute import FoldedDoublingConv, MatrixConv, double
 
 PROMPT = "a photo of a blue dog"
 SAMPLES = 4  # of a start

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 import fusedream_nb as fd
-from fusedream_nb.models.biggan_deep import BigGANDeep
+from fusedream_nb.models.biggan import BigGANDeep
 from fusedream_nb.models.generators import Latent
 from fusedream_nb.models.stickers.scenes import sample_scenes
 from fusedream_nb.models.stickers.world import render

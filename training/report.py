@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fusedream_nb.models import Models, load
-from fusedream_nb.models.biggan_deep import BigGANDeep
+from fusedream_nb.models.biggan import BigGANDeep
 from fusedream_nb.models.encoders import Clip
 from fusedream_nb.models.stickers import nouns as world
 from fusedream_nb.models.stickers.captions import article, caption

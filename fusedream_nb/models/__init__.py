@@ -170,7 +170,7 @@ def _generator(
 
         generator: ClassConditional = BigGAN.from_path(path)
     else:
-        from .biggan_deep import BigGANDeep
+        from .biggan import BigGANDeep
 
         generator = BigGANDeep.from_folder(path)
     generator = generator.to(device, dtype)

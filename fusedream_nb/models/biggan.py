@@ -1,8 +1,8 @@
-"""BigGAN (Brock, Donahue, Simonyan, 2018), not the deep one: the generator that FuseDream climbed."""
+"""BigGAN and BigGAN-deep (Brock, Donahue, Simonyan, 2018), with everything constant folded into the weights."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .compute import compute
-from .convolutions import DoublingConv, FoldedDoublingConv, MatrixConv, double
+from .compute import DoublingConv, FoldedDoublingConv, MatrixConv, compute, double
+from .files import compare, described_by, load_strictly, read_config, read_tensors
 from .generators import ClassConditional, Latent
 
 COARSE = 2  # blocks that draw too few pixels for a transposed convolution to pay
@@ -22,8 +22,8 @@ COARSE = 2  # blocks that draw too few pixels for a transposed convolution to pa
 class Shape:
     """The sizes of a BigGAN: block i takes ``widths[i]`` · ``channels`` channels to ``widths[i + 1]`` · it.
 
-    The first linear layer and each block read a part of z of their own, of ``chunk`` numbers, so z has
-    ``chunk`` · (1 + blocks); the self-attention follows the block that draws ``attention`` pixels.
+    The first linear layer and each block read a part of z of their own, of ``chunk`` numbers; the
+    self-attention follows the block that draws ``attention`` pixels.
     """
 
     widths: tuple[int, ...]
@@ -35,7 +35,7 @@ class Shape:
 
     @property
     def blocks(self) -> int:
-        """How many blocks there are, each of which doubles the picture's side."""
+        """The number of blocks, each of which doubles the picture's side."""
         return len(self.widths) - 1
 
     @property
@@ -77,7 +77,7 @@ class Attention(nn.Module):
         self.out = nn.Conv2d(channels // 2, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Let each pixel of x [n, channels, h, w] look at all of them."""
+        """Let each pixel of x [n, channels, h, w] attend to all of them."""
         value = F.max_pool2d(self.value(x), 2).flatten(2).mT
         key = F.max_pool2d(self.key(x), 2).flatten(2).mT
         query = self.query(x).flatten(2).mT
@@ -108,7 +108,7 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """The generator with everything constant folded in: spectral norms, statistics, the attention's gain."""
+    """BigGAN's generator: z [n, layers, chunk], y [n, layers, dim] → pictures [n, 3, size, size] in [-1, 1]."""
 
     scale: Tensor
     offset: Tensor
@@ -128,7 +128,7 @@ class Network(nn.Module):
         self.last = nn.Conv2d(widths[-1], 3, 3, padding=1)
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
-        """Draw [n, 3, size, size] in [-1, 1] of each layer's z [n, layers, chunk] and y [n, layers, dim]."""
+        """Return the pictures."""
         x = self.first(z[:, 0]).unflatten(1, (-1, 4, 4)).contiguous(memory_format=torch.channels_last)
         for number, block in enumerate(self.blocks, 1):
             x = block(x, torch.cat([y[:, number], z[:, number]], -1))
@@ -139,7 +139,7 @@ class Network(nn.Module):
 
 
 def fold(network: Network) -> None:
-    """Put convolutions in place, after the weights are loaded and once, that give the same with less work."""
+    """Replace convolutions, once and after the weights are loaded, by equal ones with less work."""
     first, *_ = blocks = [block for block in network.blocks if isinstance(block, Block)]
     if isinstance(first.conv2, MatrixConv):
         return
@@ -150,10 +150,7 @@ def fold(network: Network) -> None:
 
 
 class BigGAN(ClassConditional):
-    """A BigGAN behind the protocol of generators; its z is cut into a part for each layer.
-
-    Loads the folders and files that :mod:`fusedream_nb.models.biggan_files` knows.
-    """
+    """A BigGAN; its z is cut into a part for each layer."""
 
     def __init__(
         self,
@@ -171,16 +168,19 @@ class BigGAN(ClassConditional):
 
     @classmethod
     def from_path(cls, path: Path, *, truncation: float = 1.0) -> Self:
-        """Load a folder or a file; every key must match.
+        """Load a folder or a file that :mod:`.biggan_files` knows; every key must match.
 
         Raises FileNotFoundError for a missing file and ValueError for missing or surplus keys.
         """
         from .biggan_files import fold, read
 
-        shape, tensors, names = read(path)
-        network = Network(shape)
-        network.load_state_dict(fold(tensors, truncation))
-        return cls(network, tensors["embeddings"], truncation=truncation, class_names=names)
+        network, tensors, names = read(path)
+        with described_by(path, "a BigGAN"):
+            folded = fold(tensors, truncation)
+        embeddings, shape = folded.pop("embeddings", torch.empty(0)), network.shape
+        compare({"embeddings": (shape.classes, shape.embedding)}, {"embeddings": embeddings}, path)
+        load_strictly(network, folded, path)
+        return cls(network, embeddings, truncation=truncation, class_names=names)
 
     def decode(self, latent: Latent) -> Tensor:
         """Return the pictures [n, 3, size, size] in [-1, 1] of latents z [n, z_dim], y [n, dim].
@@ -198,3 +198,134 @@ class BigGAN(ClassConditional):
             raise ValueError(f"This BigGAN requires latents z {shapes}, not {list(latent.z.shape)}.")
         parts = z.unflatten(2, (self.layers, -1)).diagonal(dim1=1, dim2=2).mT  # [n, layers, chunk]
         return compute(self, self.network, parts, y)
+
+
+class DeepNorm(nn.Module):
+    """BigGAN-deep's batch norm at one truncation, conditional where ``condition`` is its dimension."""
+
+    mean: Tensor
+    inverse: Tensor
+
+    def __init__(self, channels: int, condition: int = 0) -> None:
+        super().__init__()
+        if condition:
+            self.scale, self.offset = (nn.Linear(condition, channels, bias=False) for _ in range(2))
+        else:
+            self.weight, self.bias = (nn.Parameter(torch.empty(channels)) for _ in range(2))
+        for name in ("mean", "inverse"):  # inverse: 1 / √(σ² + ε)
+            self.register_buffer(name, torch.empty(channels))
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Normalise, scale and shift each channel of x [n, channels, h, w] by a condition [n, dim]."""
+        weight = self.weight[None] if condition is None else 1 + self.scale(condition)
+        bias = self.bias[None] if condition is None else self.offset(condition)
+        weight = weight * self.inverse
+        bias = torch.addcmul(bias, weight, self.mean, value=-1)
+        return torch.addcmul(bias[:, :, None, None], x, weight[:, :, None, None])
+
+
+class DeepBlock(nn.Module):
+    """BigGAN-deep's residual bottleneck, which may double the side and halve the channels."""
+
+    def __init__(self, channels: int, width: int, condition: int, doubles: bool) -> None:
+        super().__init__()
+        middle = channels // 4
+        self.width, self.doubles = width, doubles
+        self.bn_0 = DeepNorm(channels, condition)
+        self.bn_1, self.bn_2, self.bn_3 = (DeepNorm(middle, condition) for _ in range(3))
+        self.conv_0, self.conv_3 = nn.Conv2d(channels, middle, 1), nn.Conv2d(middle, width, 1)
+        self.conv_1, self.conv_2 = (nn.Conv2d(middle, middle, 3, padding=1) for _ in range(2))
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Return [n, width, h, w], or twice the side, of x [n, channels, h, w] and a condition [n, dim]."""
+        change = self.conv_0(self.bn_0(x, condition).relu_())
+        change = self.bn_1(change, condition).relu_()
+        change = self.conv_1(double(change) if self.doubles else change)
+        change = self.conv_2(self.bn_2(change, condition).relu_())
+        change = self.conv_3(self.bn_3(change, condition).relu_())
+        kept = x[:, : self.width]
+        return change + (double(kept) if self.doubles else kept)
+
+
+class DeepNetwork(nn.Module):
+    """BigGAN-deep by the config.json of ``pytorch_pretrained_biggan``, under its names of tensors."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        channels, dim, attended = (
+            config[name] for name in ("channel_width", "z_dim", "attention_layer_position")
+        )
+        self.embeddings = nn.Linear(config["num_classes"], dim, bias=False)
+        self.gen_z = nn.Linear(2 * dim, 16 * 16 * channels)
+        self.layers = nn.ModuleList()
+        for place, (doubles, before, after) in enumerate(config["layers"]):
+            if place == attended:
+                self.layers.append(Attention(before * channels))
+            self.layers.append(DeepBlock(before * channels, after * channels, 2 * dim, doubles))
+        self.bn, self.conv_to_rgb = DeepNorm(channels), nn.Conv2d(channels, 3, 3, padding=1)
+
+    def forward(self, first: Tensor, *rest: Tensor) -> Tensor:
+        """Draw [n, 3, size, size] in [-1, 1] by a condition [n, 2 dim] for each layer."""
+        x = self.gen_z(first).view(len(first), 4, 4, -1).permute(0, 3, 1, 2).contiguous()
+        conditions = iter(rest)
+        for layer in self.layers:
+            x = layer(x, next(conditions)) if isinstance(layer, DeepBlock) else layer(x)
+        return torch.tanh(self.conv_to_rgb(self.bn(x).relu_()))
+
+
+class BigGANDeep(ClassConditional):
+    """A BigGAN-deep by a published config.json and state dict; every key must match.
+
+    For truncations off the grid of the batch norms' statistics the two neighbours are interpolated with the
+    nearer one weighing more; the package weighs them the wrong way round.
+    Raises ValueError for missing or surplus keys, naming the ``source``.
+    """
+
+    network: DeepNetwork
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        tensors: Mapping[str, Tensor],
+        *,
+        truncation: float = 1.0,
+        source: Path = Path("config.json"),
+    ) -> None:
+        from .biggan_files import deep
+
+        with described_by(source, "a BigGAN-deep"):
+            with torch.device("meta"):
+                network = DeepNetwork(config)
+            self.size, z_dim = int(config["output_dim"]), int(config["z_dim"])
+            folded = deep(tensors, truncation, float(config["eps"]))
+        load_strictly(network, folded, source)
+        self.class_names = tuple(config.get("class_names", ()))
+        self.layers = 1 + len(config["layers"])  # the first linear one, each block
+        embeddings = network.embeddings.weight.detach().T.contiguous()
+        super().__init__(network, embeddings, z_dim, truncation)
+
+    @classmethod
+    def from_folder(cls, path: Path, *, truncation: float = 1.0) -> Self:
+        """Load a folder, or the weights in it.
+
+        Raises FileNotFoundError for a missing file and ValueError for missing or surplus keys.
+        """
+        file = (path if path.is_dir() else path.parent) / "config.json"
+        config = read_config(file)
+        tensors = read_tensors(path, ("model.safetensors", "pytorch_model.bin"))
+        return cls(config, tensors, truncation=truncation, source=file)
+
+    def decode(self, latent: Latent) -> Tensor:
+        """Return the pictures [n, 3, size, size] in [-1, 1] of latents z, y [n, dim].
+
+        With z, y [n, layers, dim] each of the :attr:`layers` reads a latent of its own, as in BigSleep.
+        Raises ValueError for a latent without y, and for another number of layers.
+        """
+        if latent.y is None:
+            raise ValueError("A BigGAN requires a class embedding y beside z; this latent has none.")
+        condition = torch.cat([latent.z, latent.y], -1)
+        if condition.ndim == 2:
+            return compute(self, self.network, *[condition] * self.layers)
+        if condition.shape[1] != self.layers:
+            raise ValueError(f"This BigGAN reads {self.layers} latents, not {condition.shape[1]}.")
+        return compute(self, self.network, *condition.unbind(1))

@@ -1,24 +1,12 @@
 """Published BigGANs under one set of names, their spectral norms divided out.
 
-Two releases of DeepMind's weights are known: that of ivclab (``biggan128-release.pt`` and so on), and that
-which the authors' own PyTorch code converts and FuseDream used (``biggan-512.pth``). Names, orders and
-spectral norms are those of both releases' public code; **no released file could be read where this was
-written**, so the maps are proven on random weights under the names that the code gives.
-
-=================  ================================  ===================================
-here               ivclab                            the authors' code
-=================  ================================  ===================================
-first              g_z.g_linear, pixels before       linear, channels before pixels
-                   channels
-blocks.i.conv1     gblock_i.conv0                    blocks.i.0.conv1
-blocks.i.norm1     gblock_i.hyperbn, reads (z, y)    blocks.i.0.bn1, reads (y, z)
-means, variances   standing_means, of 50             stored_mean, of one, whatever the
-                   truncations                       truncation
-attention          attention                         blocks.i.1
-last_norm, last    scaledcrossreplicabn, conv_2d     output_layer.0, output_layer.2
-=================  ================================  ===================================
-
-FuseDream's own code loads its file with batch norms of ε 1e-5; the weights were made with 1e-4, taken here.
+Two releases of BigGAN are known, ivclab's (``biggan128-release.pt`` and so on) and that which the authors' own
+PyTorch code converts and FuseDream used (``biggan-512.pth``), and one of BigGAN-deep, the package
+``pytorch_pretrained_biggan``'s. Names, orders and spectral norms are those of the releases' public code; **no
+released file could be read where this was written**, so the maps are tested on random weights under the names
+that the code gives. The last columns of ivclab's linear layers are y's, its pixels come before channels, and its
+statistics are for 50 truncations. FuseDream's own code loads its file with batch norms of ε 1e-5; the weights were
+made with 1e-4, taken here.
 """
 
 from __future__ import annotations
@@ -33,16 +21,25 @@ import torch
 from torch import Tensor
 
 from .biggan import SHAPES, Network, Shape
-from .files import Tensors, compare, described_by, read_config, read_file, read_tensors, write_tensors
+from .files import (
+    Renamings,
+    Tensors,
+    WrongWeights,
+    described_by,
+    read_config,
+    read_file,
+    read_tensors,
+    rename,
+    write_tensors,
+)
 
 EPS = 1e-4  # of the batch norms
 STEP = 0.02  # between the truncations that ivclab's statistics are for: 0.02, 0.04, … 1
 SUFFIXES = (".pt", ".pth")
-CLASS = "BigGAN"  # how config.json calls it
-
-Renamings = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
+CLASS = "BigGAN"  # _class_name in config.json
 
 _STATISTICS = {"mean": "means", "var": "variances"}
+_ATTENTION: Renamings = ((r"\.theta\.", ".query."), (r"\.phi\.", ".key."), (r"\.g\.", ".value."))
 _IVCLAB: Renamings = (
     (r"^linear\.weight$", "embeddings"),
     (r"^g_z\.g_linear\.", "first."),
@@ -60,10 +57,8 @@ _IVCLAB: Renamings = (
     (r"\.gamma\.weight$", ".gain"),
     (r"\.beta\.weight$", ".bias"),
     (r"^conv_2d\.", "last."),
-    (r"\.theta\.", ".query."),
-    (r"\.phi\.", ".key."),
-    (r"\.g\.", ".value."),
     (r"\.o_conv\.", ".out."),
+    *_ATTENTION,
 )
 _AUTHORS: Renamings = (
     (r"^shared\.weight$", "embeddings"),
@@ -77,10 +72,14 @@ _AUTHORS: Renamings = (
     (r"\.stored_(mean|var)$", lambda found: f".{_STATISTICS[found[1]]}"),
     (r"^output_layer\.0\.", "last_norm."),
     (r"^output_layer\.2\.", "last."),
-    (r"\.theta\.", ".query."),
-    (r"\.phi\.", ".key."),
-    (r"\.g\.", ".value."),
     (r"\.o\.", ".out."),
+    *_ATTENTION,
+)
+_DEEP: Renamings = (
+    (r"^generator\.", ""),
+    (r"\.snconv1x1_(\w+)", lambda found: f".{found[1].removesuffix('_conv')}"),
+    (r"\.o\.", ".out."),
+    *_ATTENTION,
 )
 _TRAINING = re.compile(r"\.(num_batches_tracked|running_mean|running_var|sv\d)$")  # not read when drawing
 
@@ -97,30 +96,26 @@ def _files(path: Path) -> list[Path]:
     return [found for found in paths if found.suffix in SUFFIXES]
 
 
-def read(path: Path) -> tuple[Shape, Tensors, tuple[str, ...]]:
-    """Return the shape, the tensors under this module's names and the classes' names, of a folder or a file.
+def read(path: Path) -> tuple[Network, Tensors, tuple[str, ...]]:
+    """Return the network without weights, the tensors under this module's names and the classes' names.
 
-    Raises FileNotFoundError where there is none, and ValueError for several files, and for names or
-    shapes that are not a BigGAN's.
+    Raises FileNotFoundError for a folder without a BigGAN, and ValueError for several files, and for a
+    configuration or names that are not a BigGAN's.
     """
-    names: tuple[str, ...] = ()
     if (path / "config.json").exists():
         values = read_config(path / "config.json")
         names = tuple(values.pop("class_names", ()))
-        with described_by(path / "config.json", "a BigGAN"):
+        with described_by(path / "config.json", "a BigGAN"), torch.device("meta"):
             del values["_class_name"]
-            shape = Shape(**values | {"widths": tuple(values["widths"])})
-            _expected(shape, {})
-        tensors = read_tensors(path, ("model.safetensors",))
-    else:
-        found = _files(path)
-        if len(found) != 1:
-            what = f"{len(found)} files; leave one" if found else "no BigGAN; put a .pt or .pth"
-            raise (ValueError if found else FileNotFoundError)(f"{path} holds {what} there.")
-        tensors = convert(read_file(found[0]), path)
-        shape = _shape(tensors, path)
-    compare(_expected(shape, tensors), tensors, path)
-    return shape, tensors, names
+            network = Network(Shape(**values | {"widths": tuple(values["widths"])}))
+        return network, read_tensors(path, ("model.safetensors",)), names
+    found = _files(path)
+    if len(found) != 1:
+        what = f"{len(found)} files; leave one" if found else "no BigGAN; put a .pt or .pth"
+        raise (ValueError if found else FileNotFoundError)(f"{path} holds {what} there.")
+    tensors = convert(read_file(found[0]), path)
+    with torch.device("meta"):
+        return Network(_shape(tensors, path)), tensors, ()
 
 
 def save(
@@ -138,11 +133,13 @@ def convert(tensors: Mapping[str, Tensor], source: Path) -> Tensors:
 
     Raises ValueError for names that are of neither.
     """
-    if "g_z.g_linear.weight_orig" in tensors:
-        plain = {_rename(k, _IVCLAB): v for k, v in _ivclab_weights(tensors).items()}
+    kept = {k: v for k, v in tensors.items() if not _TRAINING.search(k)}
+    if "g_z.g_linear.weight_orig" in kept:  # W [out, height · width · in] in TensorFlow's order
+        found = _over_norms(kept, lambda weight: weight.movedim(1, -1).flatten(1))
+        plain = {rename(k, _IVCLAB): v for k, v in found.items()}
         return {name: _reorder(name, value, plain) for name, value in plain.items()}
-    if "shared.weight" in tensors:
-        plain = {_rename(k, _AUTHORS): v for k, v in _authors_weights(tensors).items()}
+    if "shared.weight" in kept:
+        plain = {rename(k, _AUTHORS): v for k, v in _authors_weights(kept).items()}
         one = ("means", "variances")
         return {k: v[None] if k.rpartition(".")[2] in one else v for k, v in plain.items()}
     raise ValueError(
@@ -151,30 +148,19 @@ def convert(tensors: Mapping[str, Tensor], source: Path) -> Tensors:
     )
 
 
-def _rename(key: str, renamings: Renamings) -> str:
-    for pattern, replacement in renamings:
-        key = re.sub(pattern, replacement, key)
-    return key
-
-
-def _kept(tensors: Mapping[str, Tensor]) -> Tensors:
-    return {k: v for k, v in tensors.items() if not _TRAINING.search(k)}
-
-
-def _ivclab_weights(tensors: Mapping[str, Tensor]) -> Tensors:
-    """Divide each ``weight_orig`` W by σ = uᵀ W v, W [out, height · width · in] in TensorFlow's order."""
-    kept = _kept(tensors)
+def _over_norms(tensors: Mapping[str, Tensor], matrix: Callable[[Tensor], Tensor]) -> Tensors:
+    """Divide each ``weight_orig`` by σ = uᵀ W v, W its matrix."""
+    kept = dict(tensors)
     for stem in [k.removesuffix("_orig") for k in kept if k.endswith(".weight_orig")]:
         weight = kept.pop(f"{stem}_orig")
         u, v = (_pop(kept, f"{stem}_{side}", f"{stem}_orig") for side in "uv")
-        matrix = weight.movedim(1, -1).flatten(1)
-        kept[stem] = weight / (u @ matrix @ v)
+        kept[stem] = weight / torch.dot(u, torch.mv(matrix(weight), v))
     return kept
 
 
 def _authors_weights(tensors: Mapping[str, Tensor]) -> Tensors:
     """Divide each weight W that has a u by σ = |W v|, v = Wᵀ u / |Wᵀ u|: one step of the power iteration."""
-    kept = _kept(tensors)
+    kept = dict(tensors)
     for stem in [k.removesuffix(".u0") for k in kept if k.endswith(".u0")]:
         matrix = _pop(kept, f"{stem}.weight", f"{stem}.u0").flatten(1)
         v = torch.nn.functional.normalize(kept.pop(f"{stem}.u0").flatten() @ matrix, dim=0, eps=EPS)
@@ -184,7 +170,7 @@ def _authors_weights(tensors: Mapping[str, Tensor]) -> Tensors:
 
 def _pop(tensors: Tensors, key: str, other: str) -> Tensor:
     if key not in tensors:
-        raise ValueError(f"The weights have {other}, but {key}, which belongs to it, is missing.")
+        raise WrongWeights(f"The weights have {other}, but {key}, which belongs to it, is missing.")
     return tensors.pop(key)
 
 
@@ -211,35 +197,19 @@ def _shape(tensors: Mapping[str, Tensor], source: Path) -> Shape:
     return Shape(shape.widths, shape.attention, chunk, channels, embedding, classes)
 
 
-def _expected(shape: Shape, tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Return the names and shapes that :func:`fold` reads, with as many statistics as there are."""
-    with torch.device("meta"):
-        shapes = {k: tuple(v.shape) for k, v in Network(shape).state_dict().items()}
-    rows = len(tensors.get("last_norm.means", ()))
-    norms: dict[str, tuple[int, tuple[int, ...]]] = {"last_norm": (shapes["scale"][0], shapes.pop("scale"))}
-    del shapes["offset"]
-    for key in [k for k in shapes if k.endswith(".linear.weight")]:
-        name, (twice, condition) = key.removesuffix(".linear.weight"), shapes.pop(key)
-        del shapes[f"{name}.linear.bias"]
-        norms[name] = (twice // 2, (twice // 2, condition))
-    for name, (width, affine) in norms.items():
-        shapes |= {f"{name}.{part}": affine for part in ("gain", "bias")}
-        shapes |= {f"{name}.{part}": (rows, width) for part in ("means", "variances")}
-    return shapes | {"attention.gain": (), "embeddings": (shape.classes, shape.embedding)}
-
-
 def fold(tensors: Mapping[str, Tensor], truncation: float) -> Tensors:
-    """Return :class:`Network`'s state dict: the batch norms at one truncation as affine maps.
+    """Return :class:`.biggan.Network`'s state dict, and the embeddings: batch norms as affine maps.
 
-    With statistics μ, σ² and s = 1 / √(σ² + ε), a(c) = s (1 + G c) and b(c) = B c - μ a(c).
+    With statistics μ, σ² at the truncation and s = 1 / √(σ² + ε), a(c) = s (1 + G c), b(c) = B c - μ a(c).
+    Raises ValueError for missing tensors.
     """
-    folded = {k: v for k, v in tensors.items() if "norm" not in k}
-    gain = folded.pop("attention.gain")
-    folded["attention.out.weight"] = folded["attention.out.weight"] * gain
-    del folded["embeddings"]
+    folded = dict(tensors)
+    gain = _pop(folded, "attention.gain", "attention")
+    folded["attention.out.weight"] = _pop(folded, "attention.out.weight", "attention.gain") * gain
     for name in {k.rpartition(".")[0] for k in tensors if "norm" in k}:
-        mean, inverse = _statistics(tensors, name, truncation)
-        gain, bias = tensors[f"{name}.gain"].double(), tensors[f"{name}.bias"].double()
+        parts = ("means", "variances", "gain", "bias")
+        means, variances, gain, bias = (_pop(folded, f"{name}.{part}", name).double() for part in parts)
+        mean, inverse = _statistics(means, variances, truncation / STEP - 1, EPS)
         if name == "last_norm":
             folded["scale"], folded["offset"] = gain * inverse, bias - mean * gain * inverse
             continue
@@ -249,11 +219,27 @@ def fold(tensors: Mapping[str, Tensor], truncation: float) -> Tensors:
     return {name: value.float() for name, value in folded.items()}
 
 
-def _statistics(tensors: Mapping[str, Tensor], name: str, truncation: float) -> tuple[Tensor, Tensor]:
-    """Return μ and 1 / √(σ² + ε) at a truncation, between two of the table's linearly."""
-    means, variances = (tensors[f"{name}.{part}"].double() for part in ("means", "variances"))
-    place = min(max(truncation / STEP - 1, 0.0), len(means) - 1.0)
+def deep(tensors: Mapping[str, Tensor], truncation: float, eps: float) -> Tensors:
+    """Return :class:`.biggan.DeepNetwork`'s state dict, its batch norms at one truncation."""
+    found = {rename(k, _DEEP): v for k, v in _over_norms(tensors, lambda weight: weight.flatten(1)).items()}
+    for stem in [k.removesuffix(".running_means") for k in found if k.endswith(".running_means")]:
+        means = found.pop(f"{stem}.running_means")
+        variances = _pop(found, f"{stem}.running_vars", f"{stem}.running_means")
+        place = truncation * (len(means) - 1)
+        found[f"{stem}.mean"], found[f"{stem}.inverse"] = _statistics(means, variances, place, eps)
+    for gamma in [k for k in found if k.endswith(".gamma")]:
+        out = f"{gamma.removesuffix('gamma')}out.weight"
+        found[out] = _pop(found, out, gamma) * found.pop(gamma)
+    last = {
+        k: v[:3] for k, v in found.items() if k.startswith("conv_to_rgb.")
+    }  # of the channels, three are kept
+    return found | last
+
+
+def _statistics(means: Tensor, variances: Tensor, place: float, eps: float) -> tuple[Tensor, Tensor]:
+    """Return μ and 1 / √(σ² + ε) at a place among the rows of a table, between two rows linearly."""
+    place = min(max(place, 0.0), len(means) - 1.0)
     low = min(int(place + 1e-6), max(len(means) - 2, 0))
     rows = [low, min(low + 1, len(means) - 1)]
     mean, variance = (t[rows[0]].lerp(t[rows[1]], max(place - low, 0.0)) for t in (means, variances))
-    return mean, (variance + EPS).rsqrt()
+    return mean, (variance + eps).rsqrt()

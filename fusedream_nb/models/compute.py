@@ -1,4 +1,4 @@
-"""How networks are run: in which precision, and on how many pictures at once."""
+"""How networks are run: in which precision, on how many pictures at once, by which convolutions."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 PIXEL = 2048  # bytes that a BigGAN holds for a pixel of its picture, in float32 and without a gradient
 CLIMBED = 16  # times as many with a gradient
 COPY = 40 * 2**20  # bytes that a ViT-B/32 holds for an augmented copy with its gradient, in float32
 LOSS_SCALE = 2.0**10  # of gradients in float16, whose smallest number is 6e-8
+TAPS = ((1.0, 0.0, 0.0), (1.0, 1.0, 0.0), (0.0, 1.0, 1.0), (0.0, 0.0, 1.0))  # of 3 that meet one cell
 
 
 class _ScaleGradient(torch.autograd.Function):
@@ -78,3 +80,58 @@ def pictures_at_once(size: int, device: torch.device, *, copies: int = 0) -> int
         each = size**2 * PIXEL * (CLIMBED if copies else 1) + copies * COPY
         most = min(most, free // 2 // each)
     return max(1 if copies else 2, most)
+
+
+class DoublingConv(nn.Conv2d):
+    """A 3×3 convolution of the picture whose side is doubled, [n, channels, h, w] to [n, width, 2h, 2w]."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__(channels, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the convolution."""
+        return super().forward(double(x))
+
+
+class FoldedDoublingConv(nn.Module):
+    """The doubling (nearest neighbour) and the 3×3 convolution after it as one transposed convolution.
+
+    Each of the four pixels that a cell becomes sees 2×2 cells only. The taps that meet the same cell are
+    added beforehand, so a cell costs 16 products instead of 36, and the doubled picture is never written.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        taps = torch.tensor(TAPS).to(conv.weight)
+        weight = torch.einsum("ak,oikl,bl->ioab", taps, conv.weight.detach(), taps).flip(2, 3)
+        self.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
+        self.bias = conv.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [n, width, 2h, 2w] of x [n, channels, h, w]."""
+        return F.conv_transpose2d(x, self.weight, self.bias, stride=2, padding=1)
+
+
+class MatrixConv(nn.Module):
+    """A 3×3 convolution of few pixels and many channels, on a CPU as a matrix product.
+
+    A CPU's convolution brings its weights into an order of its own at every call, which takes longer
+    than the products where there are few pixels to share it.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(conv.weight.detach().flatten(1), requires_grad=False)
+        self.bias = conv.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [n, width, h, w] of x [n, channels, h, w]."""
+        if x.device.type != "cpu":
+            return F.conv2d(x, self.matrix.unflatten(1, (-1, 3, 3)), self.bias, padding=1)
+        seen = F.linear(F.unfold(x, 3, padding=1).mT, self.matrix, self.bias)
+        return seen.mT.unflatten(2, x.shape[2:])
+
+
+def double(x: Tensor) -> Tensor:
+    """Return a picture of twice the side, each pixel four times."""
+    return F.interpolate(x, scale_factor=2, mode="nearest")

@@ -55,7 +55,7 @@ def convert(folder: Path, target: Path) -> None:
 
         load_taming(folder).save_pretrained(target)
     else:
-        from .biggan_deep import BigGANDeep
+        from .biggan import BigGANDeep
 
         BigGANDeep.from_folder(folder)  # says which keys are missing or surplus
         write_tensors(read_tensors(folder, ("pytorch_model.bin",)), target / "model.safetensors")

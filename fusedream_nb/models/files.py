@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 Tensors = dict[str, Tensor]
+Renamings = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
 _LIGHTNING = {"__module__": "pytorch_lightning.callbacks.model_checkpoint"}
 
 
@@ -107,6 +109,13 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str,
     from safetensors.torch import save_file
 
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata)
+
+
+def rename(key: str, renamings: Renamings) -> str:
+    """Return a tensor's name after each of some regular expressions, in order, is replaced in it."""
+    for pattern, replacement in renamings:
+        key = re.sub(pattern, replacement, key)
+    return key
 
 
 def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:

@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .compute import compute
-from .convolutions import FoldedDoublingConv
+from .compute import FoldedDoublingConv, compute
 from .files import described_by, load_strictly, read_config, read_tensors
 from .generators import Latent
 

@@ -26,7 +26,7 @@ from fusedream_nb.method.baselines import (
 from fusedream_nb.method.latents import Plain
 from fusedream_nb.method.run import climb
 from fusedream_nb.models import Models
-from fusedream_nb.models.biggan_deep import BigGANDeep
+from fusedream_nb.models.biggan import BigGANDeep
 
 
 def rngs(*seeds: int) -> list[torch.Generator]:

@@ -14,7 +14,7 @@ from torch import nn
 import fusedream_nb as fd
 from fusedream_nb.method.budgets import BUDGETS
 from fusedream_nb.models import Models
-from fusedream_nb.models.biggan_deep import BigGANDeep
+from fusedream_nb.models.biggan import BigGANDeep
 from fusedream_nb.models.taming import F16
 from fusedream_nb.models.vqgan import VQGAN
 

@@ -16,7 +16,7 @@ from fusedream_nb.method.run import climb
 from fusedream_nb.method.scores import Score
 from fusedream_nb.method.search import BasinCMARun, Law, Schedule
 from fusedream_nb.models import Models
-from fusedream_nb.models.biggan_deep import BigGANDeep
+from fusedream_nb.models.biggan import BigGANDeep
 from fusedream_nb.models.generators import Latent
 
 PLAIN_CMA = Schedule(mega_steps=60, inner_steps=0, final_steps=0, population=10)

@@ -14,8 +14,7 @@ import torch
 from safetensors.torch import load_file, save
 
 import fusedream_nb as fd
-from fusedream_nb.models.biggan import BigGAN
-from fusedream_nb.models.biggan_deep import BigGANDeep
+from fusedream_nb.models.biggan import BigGAN, BigGANDeep
 from fusedream_nb.models.convert import CONVERTED, ready
 from fusedream_nb.models.encoders import Clip
 from fusedream_nb.models.perceptual import Perceptual

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fusedream_nb.models.convolutions import DoublingConv, FoldedDoublingConv, MatrixConv, double
+from fusedream_nb.models.compute import DoublingConv, FoldedDoublingConv, MatrixConv, double
 
 Agree = Callable[..., None]
 MANY = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

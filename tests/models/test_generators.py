@@ -15,7 +15,7 @@ from torch import Tensor
 
 import fusedream_nb as fd
 from fusedream_nb.models import Models
-from fusedream_nb.models.biggan_deep import BigGANDeep
+from fusedream_nb.models.biggan import BigGANDeep
 from fusedream_nb.models.generators import Latent
 from fusedream_nb.models.weights import STICKERS
 
