@@ -25,7 +25,6 @@ from diffusers import VQModel
 from plain_loop import PlainBigGAN, PlainLoop
 from pytorch_pretrained_biggan.config import BigGANConfig
 from pytorch_pretrained_biggan.model import BigGAN as PublishedDeep
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import fusedream_nb as fd
@@ -36,8 +35,7 @@ from fusedream_nb.models.biggan import SHAPES, BigGAN, BigGANDeep, Network
 from fusedream_nb.models.clip_network import load_network
 from fusedream_nb.models.encoders import Clip
 from fusedream_nb.models.generators import Generator
-from fusedream_nb.models.taming import F16
-from fusedream_nb.models.vqgan import VQGAN, fold
+from fusedream_nb.models.vqgan import F16, VQGAN, fold
 
 DEEP = (  # of biggan-deep-256: doubled or not, channels before and after
     (0, 16, 16), (1, 16, 16), (0, 16, 16), (1, 16, 8), (0, 8, 8), (1, 8, 8), (0, 8, 8),
@@ -50,10 +48,11 @@ def generator(name: str) -> Generator:
     """Return a generator of a real shape and random weights."""
     if name.startswith("biggan-deep"):
         layers = [[bool(up), before, after] for up, before, after in DEEP]
-        model = PublishedDeep(BigGANConfig(output_dim=256, layers=layers, attention_layer_position=8))
-        nn.init.ones_(model.generator.bn.weight)
-        nn.init.zeros_(model.generator.bn.bias)
-        return BigGANDeep(model)
+        config = vars(BigGANConfig(output_dim=256, layers=layers, attention_layer_position=8))
+        state = PublishedDeep(BigGANConfig.from_dict(config)).state_dict()
+        norm = "generator.bn"  # the package leaves its weights unset
+        state |= {f"{norm}.weight": torch.ones(128), f"{norm}.bias": torch.zeros(128)}
+        return BigGANDeep(config, state)
     if name.startswith("biggan"):
         return BigGAN(Network(SHAPES[int(name.rpartition("-")[2])]), torch.randn(1000, 128) * 0.05)
     return VQGAN(fold(VQModel(**F16, num_vq_embeddings=1024)), canvas=(480, 480))

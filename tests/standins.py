@@ -24,7 +24,6 @@ from torch import Tensor, nn
 
 from fusedream_nb.evaluation.networks import INCEPTION
 from fusedream_nb.models.biggan import SHAPES
-from fusedream_nb.models.convert import CONVERTED, convert
 from fusedream_nb.models.files import write_tensors
 from fusedream_nb.models.weights import CLIP, JUDGE, entry
 
@@ -359,9 +358,6 @@ def build(store: Path, *names: str, narrow: bool = True) -> None:
             continue
         row.folder.mkdir(parents=True, exist_ok=True)
         BUILDERS[name](row.folder, name, narrow)
-        if row.role == "generator":  # else loading them would ask for the published hashes
-            (row.folder / CONVERTED).mkdir()
-            convert(row.folder, row.folder / CONVERTED)
 
 
 def main() -> None:

@@ -26,7 +26,6 @@ LIBRARIES = {  # module → what pip calls it
     "torch": "torch",
     "torchvision": "torchvision",
     "open_clip": "open_clip_torch",
-    "pytorch_pretrained_biggan": "pytorch-pretrained-biggan",
     "lpips": "lpips",
 }
 NOTEBOOKS = ("jupyterlab", "ipykernel", "ipywidgets")

@@ -124,7 +124,7 @@ def reference_of(models: Models, network: Network, n: int, folder: str | Path | 
 
 
 def _of_folder(size: int, network: Network, folder: Path) -> Tensor:
-    from fusedream_nb.models.reference import read_picture
+    from fusedream_nb.models.pictures import read_picture
 
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".png", ".jpg", ".jpeg"))
     if len(paths) < 2:

@@ -26,8 +26,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fusedream_nb.models.compute import pictures_at_once
-from fusedream_nb.models.files import write_tensors
-from fusedream_nb.models.fingerprint import fingerprint
+from fusedream_nb.models.files import fingerprint, write_tensors
 from fusedream_nb.models.generators import Generator, Latent
 from fusedream_nb.models.weights import STICKERS, cache
 

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from fusedream_nb.models import Models
-from fusedream_nb.models.classes import near
-from fusedream_nb.models.generators import Latent
+from fusedream_nb.models.generators import Latent, near
 
 from . import views
 from .bank import START_SEED as START_SEED

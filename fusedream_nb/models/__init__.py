@@ -175,7 +175,7 @@ def _generator(
         generator = BigGANDeep.from_folder(path)
     generator = generator.to(device, dtype)
     if not generator.class_names and len(generator.embeddings) == IMAGENET:
-        from .classes import imagenet
+        from .generators import imagenet
 
         generator.class_names = imagenet()
     return generator
@@ -195,6 +195,6 @@ def _path(name: str) -> Path:
         return entry(head).require() / tail
     if Path(name).exists():
         return Path(name)
-    from .convert import ready
+    from .fetch import fetch
 
-    return ready(entry(name))
+    return fetch(entry(name))

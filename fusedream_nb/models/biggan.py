@@ -1,4 +1,4 @@
-"""BigGAN and BigGAN-deep (Brock, Donahue, Simonyan, 2018), with everything constant folded into the weights."""
+"""BigGAN and BigGAN-deep (Brock, Donahue, Simonyan, 2018), all that is constant folded into the weights."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """BigGAN's generator: z [n, layers, chunk], y [n, layers, dim] → pictures [n, 3, size, size] in [-1, 1]."""
+    """BigGAN's generator: z [n, layers, chunk], y [n, layers, dim] → [n, 3, size, size] in [-1, 1]."""
 
     scale: Tensor
     offset: Tensor

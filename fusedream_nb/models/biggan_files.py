@@ -1,12 +1,10 @@
 """Published BigGANs under one set of names, their spectral norms divided out.
 
-Two releases of BigGAN are known, ivclab's (``biggan128-release.pt`` and so on) and that which the authors' own
-PyTorch code converts and FuseDream used (``biggan-512.pth``), and one of BigGAN-deep, the package
-``pytorch_pretrained_biggan``'s. Names, orders and spectral norms are those of the releases' public code; **no
-released file could be read where this was written**, so the maps are tested on random weights under the names
-that the code gives. The last columns of ivclab's linear layers are y's, its pixels come before channels, and its
-statistics are for 50 truncations. FuseDream's own code loads its file with batch norms of ε 1e-5; the weights were
-made with 1e-4, taken here.
+Known are two releases of BigGAN, ivclab's (``biggan128-release.pt`` and so on) and that which the authors'
+own PyTorch code converts and FuseDream used (``biggan-512.pth``), and BigGAN-deep's by the package
+``pytorch_pretrained_biggan``. Names, orders and spectral norms are those of the releases' public code; **no
+released file could be read where this was written**, so the maps are tested on random weights under those
+names. FuseDream's own code loads its file with batch norms of ε 1e-5; the weights were made with 1e-4.
 """
 
 from __future__ import annotations

@@ -269,9 +269,10 @@ class RegNet(nn.Module):
         channels = 32
         for number, (count, width) in enumerate(((1, 24), (1, 56), (4, 152), (7, 368)), 1):
             widths = [channels, *[width] * count]
-            blocks = (RegNetBlock(*pair) for pair in itertools.pairwise(widths))
-            named = OrderedDict((f"b{place}", block) for place, block in enumerate(blocks, 1))
-            self.trunk.add_module(f"s{number}", nn.Sequential(named))
+            stage = nn.Sequential()
+            for place, pair in enumerate(itertools.pairwise(widths), 1):
+                stage.add_module(f"b{place}", RegNetBlock(*pair))
+            self.trunk.add_module(f"s{number}", stage)
             channels = width
         self.head = nn.Sequential(OrderedDict(proj=nn.Linear(channels, dim, bias=False)))
 

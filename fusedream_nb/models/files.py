@@ -1,9 +1,11 @@
-"""Reading weights and configurations, whole or not at all."""
+"""Files of weights and configurations, read whole or not at all."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 
 Tensors = dict[str, Tensor]
 Renamings = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
+_IRRELEVANT = {"name", "at_once", "class_names"}  # to what is drawn or read
 _LIGHTNING = {"__module__": "pytorch_lightning.callbacks.model_checkpoint"}
 
 
@@ -101,7 +104,7 @@ def load_tensors(path: Path) -> Any:  # noqa: ANN401  whatever was saved
 
         return load_file(path)
     with torch.serialization.safe_globals([type("ModelCheckpoint", (), _LIGHTNING)]):
-        return torch.load(path, "cpu", weights_only=True)
+        return torch.load(path, "cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
@@ -145,3 +148,29 @@ def compare(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tenso
 def _some(keys: Sequence[str]) -> str:
     more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
     return ", ".join(keys[:3]) + more
+
+
+def fingerprint(part: object) -> str | None:
+    """Return a hash of a generator's or an encoder's class, weights and numbers.
+
+    None for a class that is not this package's: what its answers depend on is not known.
+    """
+    kind = type(part)
+    if kind.__module__.partition(".")[0] != __name__.partition(".")[0]:
+        return None
+    digest = hashlib.blake2b(f"{kind.__module__}.{kind.__qualname__}".encode(), digest_size=16)
+    for name, value in sorted(vars(part).items()):
+        if isinstance(value, nn.Module):
+            digest.update(f"{name} {value!r}".encode())
+            for key, tensor in value.state_dict().items():
+                digest.update(key.encode() + _bytes(tensor))
+        elif isinstance(value, Tensor):
+            digest.update(name.encode() + _bytes(value))
+        elif isinstance(value, int | float | str | tuple | torch.dtype) and name not in _IRRELEVANT:
+            digest.update(f"{name} {value!r}".encode())
+    return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    plain = tensor.detach().cpu().contiguous()
+    return f"{plain.dtype} {list(plain.shape)}".encode() + plain.view(-1).view(torch.uint8).numpy().tobytes()

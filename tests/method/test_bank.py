@@ -18,7 +18,7 @@ from torch import Tensor
 import fusedream_nb as fd
 from fusedream_nb.method import bank, views
 from fusedream_nb.models import Models
-from fusedream_nb.models.fingerprint import fingerprint
+from fusedream_nb.models.files import fingerprint
 from fusedream_nb.models.generators import Generator, Latent
 
 M, K, TEXTS = 24, 2, ["a photo of a dog", "a red car on the beach"]

@@ -13,8 +13,7 @@ from fusedream_nb.method.latents import OverParameterised
 from fusedream_nb.method.run import climb
 from fusedream_nb.method.scores import Score
 from fusedream_nb.models import Models
-from fusedream_nb.models.classes import nearest_classes
-from fusedream_nb.models.generators import Latent
+from fusedream_nb.models.generators import Latent, nearest_classes
 
 SMALL = {"start_copies": 4, "judged_copies": 24, "M": 12, "k": 3, "steps": 4, "copies": 4, "lr": 5e-3}
 

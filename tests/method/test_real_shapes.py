@@ -5,35 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import standins
 import torch
 from diffusers import VQModel
-from pytorch_pretrained_biggan.config import BigGANConfig
-from pytorch_pretrained_biggan.model import BigGAN as PublishedDeep
 from torch import nn
 
 import fusedream_nb as fd
 from fusedream_nb.method.budgets import BUDGETS
 from fusedream_nb.models import Models
 from fusedream_nb.models.biggan import BigGANDeep
-from fusedream_nb.models.taming import F16
-from fusedream_nb.models.vqgan import VQGAN
+from fusedream_nb.models.vqgan import F16, VQGAN
 
 pytestmark = pytest.mark.heavy
 
 TINY = replace(BUDGETS["quick"], M=1, k=1, steps=2, copies=1, start_copies=1, judged_copies=1)
 ONE = fd.Placement.at(0.5, "left", "top")
-LAYERS = (
-    (0, 16, 16),
-    (1, 16, 16),
-    (0, 16, 16),
-    (1, 16, 8),
-    (0, 8, 8),
-    (1, 8, 4),
-    (0, 4, 4),
-    (1, 4, 2),
-    (0, 2, 2),
-    (1, 2, 1),
-)
 
 
 def lively(network: nn.Module) -> None:
@@ -44,15 +30,10 @@ def lively(network: nn.Module) -> None:
 
 
 def deep() -> BigGANDeep:
-    layers = [[bool(up), before, after] for up, before, after in LAYERS]
-    model = PublishedDeep(BigGANConfig(output_dim=128, layers=layers, attention_layer_position=8))
-    for module in model.modules():
-        if hasattr(module, "running_vars"):
-            module.running_means.zero_()
-            module.running_vars.fill_(1)
-    nn.init.ones_(model.generator.bn.weight)  # the package leaves both unset: whatever was in the memory
-    nn.init.zeros_(model.generator.bn.bias)
-    generator = BigGANDeep(model)
+    config = standins.deep_config(128)
+    generator = BigGANDeep(
+        config, standins.biggan_deep(config, torch.Generator().manual_seed(0)).state_dict()
+    )
     lively(generator.network)
     return generator
 

@@ -9,7 +9,7 @@ import torch
 
 from fusedream_nb.method.latents import top_k
 from fusedream_nb.models import Models
-from fusedream_nb.models.classes import FewClasses, imagenet, named, nearest_classes
+from fusedream_nb.models.generators import FewClasses, imagenet, named, nearest_classes
 
 
 def test_imagenets_names_are_in_its_order() -> None:

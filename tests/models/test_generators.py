@@ -1,4 +1,4 @@
-"""The BigGAN-deep adapter against the package's own forward."""
+"""BigGAN-deep against the package's own forward."""
 
 from __future__ import annotations
 
@@ -75,9 +75,7 @@ def test_between_two_truncations_the_nearer_statistics_weigh_more(rng: torch.Gen
     """The package swaps the two weights; the adapter must not."""
     config = {**SMALL, "n_stats": 3}  # grid 0, 0.5, 1
     model = standins.biggan_deep(config, rng)
-    near = BigGANDeep(random_copy(model, config), truncation=0.5)
-    off = BigGANDeep(random_copy(model, config), truncation=0.55)
-    far = BigGANDeep(random_copy(model, config), truncation=1.0)
+    near, off, far = (BigGANDeep(config, model.state_dict(), truncation=t) for t in (0.5, 0.55, 1.0))
     latent = near.sample(2, rng)
     with torch.no_grad():
         a, b, c = (g.decode(latent) for g in (near, off, far))
@@ -85,12 +83,6 @@ def test_between_two_truncations_the_nearer_statistics_weigh_more(rng: torch.Gen
     mean = off.network.layers[0].bn_0.mean
     stats = model.generator.layers[0].bn_0.running_means
     torch.testing.assert_close(mean, 0.9 * stats[1] + 0.1 * stats[2])
-
-
-def random_copy(model: BigGAN, config: dict[str, object]) -> BigGAN:
-    copy = BigGAN(BigGANConfig.from_dict(dict(config))).eval()
-    copy.load_state_dict(model.state_dict())
-    return copy
 
 
 def test_samples_lie_in_the_valid_set_and_repeat_with_their_seed(models: Models) -> None:
@@ -147,7 +139,7 @@ def test_wrong_keys_are_named(tmp_path: Path, rng: torch.Generator) -> None:
 @pytest.mark.parametrize("truncation", [0.0, -1.0, 1.5])
 def test_truncation_out_of_range_is_refused(rng: torch.Generator, truncation: float) -> None:
     with pytest.raises(ValueError, match="truncation"):
-        BigGANDeep(standins.biggan_deep(SMALL, rng), truncation=truncation)
+        BigGANDeep(SMALL, standins.biggan_deep(SMALL, rng).state_dict(), truncation=truncation)
 
 
 def test_latents_without_y_are_refused_by_a_biggan(models: Models) -> None:
@@ -158,7 +150,7 @@ def test_latents_without_y_are_refused_by_a_biggan(models: Models) -> None:
 @pytest.mark.parametrize("config", [SMALL, REAL_128], ids=["stickers", "real 128"])
 @torch.no_grad()
 def test_equal_latents_for_all_layers_are_one_latent(config: dict[str, object], rng: torch.Generator) -> None:
-    generator = BigGANDeep(standins.biggan_deep(config, rng))
+    generator = BigGANDeep(config, standins.biggan_deep(config, rng).state_dict())
     assert generator.layers == 1 + len(config["layers"])  # type: ignore[arg-type]
     latent = generator.sample(2, rng)
     rows = latent.map(lambda t: t[:, None].expand(-1, generator.layers, -1))
@@ -167,7 +159,7 @@ def test_equal_latents_for_all_layers_are_one_latent(config: dict[str, object], 
 
 def test_each_layers_latent_reaches_its_own_layer(rng: torch.Generator) -> None:
     """A layer's condition moves what that layer and those after it give, and nothing before."""
-    generator = BigGANDeep(standins.biggan_deep(SMALL, rng))
+    generator = BigGANDeep(SMALL, standins.biggan_deep(SMALL, rng).state_dict())
     latent = generator.sample(generator.layers, rng).map(lambda t: t[None].clone().requires_grad_())
     seen: list[torch.Tensor] = []
     blocks = [layer for layer in generator.network.layers if hasattr(layer, "bn_0")]

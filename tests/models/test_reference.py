@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from fusedream_nb.models import Models
-from fusedream_nb.models.reference import file_name, real_things, two_sizes
+from fusedream_nb.models.pictures import file_name, real_things, two_sizes
 from fusedream_nb.models.stickers import nouns as world
 from fusedream_nb.models.stickers.captions import caption
 from fusedream_nb.models.stickers.reading import scene_of

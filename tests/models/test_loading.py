@@ -1,10 +1,9 @@
-"""From a published file on a server to a model that draws: fetched, checked, converted once, loaded."""
+"""From a published file on a server to a model that draws: fetched, checked, loaded."""
 
 from __future__ import annotations
 
 import io
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +14,10 @@ from safetensors.torch import load_file, save
 
 import fusedream_nb as fd
 from fusedream_nb.models.biggan import BigGAN, BigGANDeep
-from fusedream_nb.models.convert import CONVERTED, ready
 from fusedream_nb.models.encoders import Clip
+from fusedream_nb.models.fetch import fetch
 from fusedream_nb.models.perceptual import Perceptual
-from fusedream_nb.models.weights import STICKERS, entry, note
+from fusedream_nb.models.weights import STICKERS, entry
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
 RESNET = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None}
@@ -75,7 +74,6 @@ def test_a_model_by_its_names(mirror, store, rng) -> None:
         device="cpu",
     )
     folder = store / "biggan-deep-512"
-    assert {p.name for p in (folder / CONVERTED).iterdir()} == {"config.json", "model.safetensors"}
     latent = models.generator.sample(1, rng)
     picture = models.generator.decode(latent)
     assert torch.equal(picture, BigGANDeep.from_folder(folder).decode(latent))
@@ -96,42 +94,25 @@ def test_a_model_by_its_names(mirror, store, rng) -> None:
 
 def test_a_clip_whose_text_tower_is_its_own(mirror, store) -> None:
     serve_clip(mirror, "MobileCLIP2-S0--dfndr2b", TRANSFORMER, custom_text=True)
-    clip = Clip.from_folder(ready(entry("MobileCLIP2-S0/dfndr2b")))
+    clip = Clip.from_folder(fetch(entry("MobileCLIP2-S0/dfndr2b")))
     assert clip.encode_text("a dog").shape == (1, clip.dim)
 
 
 @torch.no_grad()
-def test_a_biggan_is_converted_once_and_again_when_its_file_is_another(mirror, store, release, rng) -> None:
-    small = {"channels": 8, "classes": 10}
-    mirror.url("biggan-128/biggan128-release.pt", content=packed(release(rng, **small)))
-    row = entry("biggan-128")
-    folder, published = ready(row), row.folder / "biggan128-release.pt"
-    made = (folder / "model.safetensors").stat().st_mtime_ns
-    assert ready(row) == folder
-    assert (folder / "model.safetensors").stat().st_mtime_ns == made
-    first = BigGAN.from_path(folder)
-    latent = first.sample(1, rng)
-    picture = first.decode(latent)
-    assert torch.equal(picture, BigGAN.from_path(published).decode(latent))
-
-    torch.save(release(rng, **small), published)
-    later = published.stat().st_mtime + 60
-    os.utime(published, (later, later))
-    with pytest.raises(ValueError, match="does not have the hash"):
-        ready(row)  # another file than that which was fetched
-    note(published).unlink()
-    other = BigGAN.from_path(ready(row)).decode(latent)
-    assert torch.equal(other, BigGAN.from_path(published).decode(latent))
-    assert not torch.equal(other, picture)
+def test_a_fetched_biggan_draws_as_its_file_does(mirror, store, release, rng) -> None:
+    mirror.url("biggan-128/biggan128-release.pt", content=packed(release(rng, channels=8, classes=10)))
+    generator = fd.load("biggan-128", clip=str(STICKERS / "clip"), device="cpu").generator
+    latent = generator.sample(1, rng)
+    published = store / "biggan-128" / "biggan128-release.pt"
+    assert torch.equal(generator.decode(latent), BigGAN.from_path(published).decode(latent))
 
 
-def test_wrong_keys_are_named_and_nothing_is_converted(mirror, store) -> None:
+def test_wrong_keys_are_named(mirror, store) -> None:
     state = serve_deep(mirror, "biggan-deep-512")
     state["surplus.weight"] = state.pop("embeddings.weight")
     mirror.url("biggan-deep-512/pytorch_model.bin", content=packed(state))
     with pytest.raises(ValueError, match=r"missing: embeddings.weight; surplus: surplus.weight"):
-        ready(entry("biggan-deep-512"))
-    assert not [p for p in (store / "biggan-deep-512").iterdir() if p.is_dir()]
+        fd.load("biggan-deep-512", device="cpu")
 
 
 def test_local_files_are_taken_where_names_are(release, rng, tmp_path) -> None:
