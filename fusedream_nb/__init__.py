@@ -33,6 +33,7 @@ _WHERE = {  # loaded when first asked for: the import itself takes no torch
     "grid": "fusedream_nb.notebook.show",
     "live": "fusedream_nb.notebook.live",
     "checkpointed": "fusedream_nb.records.checkpoint",
+    "checkpoints": "fusedream_nb.records.resume",
     "save": "fusedream_nb.records.record",
     "read_record": "fusedream_nb.records.record",
     "replay": "fusedream_nb.records.replay",
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from fusedream_nb.records.checkpoint import checkpointed
     from fusedream_nb.records.record import read_record, save
     from fusedream_nb.records.replay import replay
+    from fusedream_nb.records.resume import checkpoints
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401

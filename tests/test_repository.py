@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import fusedream_nb
+from tools.point_at import point, project
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -144,7 +146,7 @@ def test_a_notebook_has_one_title_and_one_cell_of_parameters(path):
     assert len(titles) == 1
     (parameters,) = tagged(path, "parameters")
     names = {t.id for n in ast.parse(source(parameters)).body for t in getattr(n, "targets", [])}
-    assert {"BUDGET", "MODEL", "DEVICE", "SEED"} <= names
+    assert {"BUDGET", "MODEL", "DEVICE", "SEED", "CHECKPOINTS"} <= names
 
 
 @each_notebook
@@ -155,13 +157,26 @@ def test_all_notebooks_share_one_setup_cell_that_spares_colabs_own(path):
     assert all(name in source(setup) for name in ("torch", "ipykernel", "ipywidgets", "COLAB_RELEASE_TAG"))
 
 
-@each_notebook
-def test_a_notebook_says_where_it_can_be_opened(path):
-    text = source(read(path)["cells"][0])
-    assert (
-        f"colab.research.google.com/github/fusedream-nb/fusedream-nb/blob/main/notebooks/{path.name}" in text
-    )
-    assert re.search(rf"mybinder\.org/v2/gh/\S+notebooks/{path.name}", text)
+def test_badges_setup_and_urls_name_one_repository(tmp_path):
+    """A command points them all at a fork, and back; today it has nothing to do."""
+    names = ("pyproject.toml", "CITATION.cff", "CHANGELOG.md", "README.md", "docs", "notebooks")
+    for path in (
+        path for name in names for path in [ROOT / name, *(ROOT / name).glob("*")] if path.is_file()
+    ):
+        (tmp_path / path.relative_to(ROOT)).parent.mkdir(exist_ok=True)
+        shutil.copy(path, tmp_path / path.relative_to(ROOT))
+    home, tag = project(tmp_path)
+    assert point(home, root=tmp_path) == []
+    changed = point("someone/fork", "a-branch", tmp_path)
+    assert len(changed) == len(NOTEBOOKS) + 2
+    assert not [path for path in changed if home in path.read_text("utf-8")]
+    for path in NOTEBOOKS:
+        text = (tmp_path / "notebooks" / path.name).read_text("utf-8")
+        assert f"colab.research.google.com/github/someone/fork/blob/a-branch/notebooks/{path.name}" in text
+        assert re.search(rf"mybinder\.org/v2/gh/someone/fork/a-branch\S+notebooks/{path.name}", text)
+        assert "git+https://github.com/someone/fork@a-branch" in text
+    point(home, tag, tmp_path)
+    assert all(path.read_bytes() == (ROOT / path.relative_to(tmp_path)).read_bytes() for path in changed)
 
 
 @each_notebook

@@ -13,6 +13,7 @@ import typer
 
 import fusedream_nb as fd
 from fusedream_nb.cli.terminal import Bar, Stopped, say
+from fusedream_nb.method.budgets import default
 from fusedream_nb.records import checkpoint, jobs, png
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def generate(
         if y and (compose or transport):
             raise ValueError("--classes is for single pictures; leave out --compose and --transport.")
         options |= {"y": y} if y else {}
-        sizes = kind.sizes(fd.budget(budget))
+        sizes = kind.sizes(fd.budget(budget or default(model, device)))
         sizes = sizes if steps is None else replace(sizes, steps=steps)
         texts = [_legal(prompt) for prompt in prompts or []]
         if transport:

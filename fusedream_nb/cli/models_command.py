@@ -54,24 +54,46 @@ def fetch(context: typer.Context, names: Names, cache: Cache = None) -> None:
         print(downloads.fetch(row, again=True))
 
 
-@app.command(epilog="Example: fusedream-nb models verify")
+@app.command(epilog="Example: fusedream-nb models verify biggan-256 --look")
 def verify(
     context: typer.Context,
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]...", help="Or all that are here.")
     ] = None,
     cache: Cache = None,
+    look: Annotated[bool, typer.Option("--look", help="Also draw, and measure what comes.")] = False,
 ) -> None:
     """Check the hashes of models, by name or all that are here; exit code 1 where one is wrong.
 
-    Of each file it says right, wrong or not checked, by what, and how what was not checked can be.
+    Of each file it says right, wrong or not checked, by what, and how what was not checked can be. With
+    --look it loads each model and measures what only the right weights give; pictures are left here.
     """
     store = cache or context.obj
     rows = _rows(names, store) if names else [row for row in catalogue(store) if row.here]
     lines = [(row.name, *row.verify(file)) for row in rows for file in row.files]
     table([verdict, name, why] for name, verdict, why in lines)
-    if any(verdict == "wrong" for _, verdict, _ in lines):
+    wrong = any(verdict == "wrong" for _, verdict, _ in lines)
+    for name in (row.name for row in rows if look):
+        wrong |= not _look(name)
+    if wrong:
         raise typer.Exit(1)
+
+
+def _look(name: str) -> bool:
+    """Say what is found of a model, and leave a contact sheet in the current folder; False where it fails."""
+    from torchvision.utils import save_image
+
+    from fusedream_nb.models.look import look
+
+    passed = True
+    for found in look(name):
+        passed &= found.passed
+        print(f"{'right' if found.passed else 'wrong'}  {found.name}  {found.found}")
+        if found.pictures is not None:
+            sheet = f"look-{found.name.replace('/', '-')}.png"
+            save_image(found.pictures, sheet, nrow=10, normalize=True, value_range=(-1, 1))
+            print(f"       its pictures: {sheet}")
+    return passed
 
 
 @app.command(epilog="Example: fusedream-nb models bank biggan-256 --seed 1")
@@ -94,9 +116,9 @@ def bank(
 
     store = cache or context.obj
     place = folder or (store / "banks" if store else None)
-    copies = fd.budget(budget).start_copies
     for name in names:
         models = fd.load(name, device=device)
+        copies = fd.budget(budget, models).start_copies
         with Bar() as bar:
             tell = partial(_tell, bar, name)
             paths = build(models, seed=seed, M=samples, copies=copies, folder=place, tell=tell)

@@ -47,7 +47,7 @@ def naive_adam(
     ``equal_steps``, which cost the generator what a run of FuseDream costs it.
     Raises ValueError, before any work, for an empty prompt or numbers out of range.
     """
-    return NaiveAdamRun(models, _equal("naive_adam", prompt, seed, budget, sizes))
+    return NaiveAdamRun(models, _equal("naive_adam", models, prompt, seed, budget, sizes))
 
 
 def big_sleep(
@@ -66,18 +66,20 @@ def big_sleep(
     Raises ValueError, before any work, for an empty prompt or numbers out of range, and TypeError for a
     generator that does not read a latent a layer.
     """
-    return BigSleepRun(models, _equal("big_sleep", prompt, seed, budget, {"lr": BIG_SLEEP_LR, **sizes}))
+    own = {"lr": BIG_SLEEP_LR, **sizes}
+    return BigSleepRun(models, _equal("big_sleep", models, prompt, seed, budget, own))
 
 
 def _equal(
     method: str,
+    models: Models,
     prompt: str | Sequence[str],
     seed: int | Sequence[int],
     budget: str | Budget | None,
     sizes: dict[str, Any],
 ) -> RunConfig:
     """Return a validated RunConfig whose steps, unless given, cost what a run of FuseDream costs."""
-    config = configure(method, prompt, seed, budget, sizes)
+    config = configure(method, prompt, seed, budget, sizes, models)
     if sizes.get("steps") is not None:
         return config
     return replace(config, budget=replace(config.budget, steps=config.budget.equal_steps))

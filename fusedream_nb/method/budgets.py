@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
+
+from fusedream_nb.models import resolve_device
 
 if TYPE_CHECKING:
     from fusedream_nb.models import Models
@@ -223,5 +225,19 @@ def budget(name: str | None = None, models: Models | None = None, *, figure: str
     return FigureBudget({key: value for key, value in row.items() if key not in own}, **sizes)
 
 
+def default(model: str | None = None, device: str | None = None) -> str:
+    """Return the budget's name where none is given: "colab" for real weights on CUDA, "quick" otherwise.
+
+    The model's name and the device's are as :func:`fusedream_nb.load` reads them.
+    """
+    name = model or os.environ.get("FUSEDREAM_MODEL") or "stickers"
+    real = name.partition("/")[0] != "stickers"
+    return os.environ.get("FUSEDREAM_BUDGET") or _suits(real, lambda: resolve_device(device).type)
+
+
+def _suits(real: bool, device: Callable[[], str]) -> str:
+    return "colab" if real and device() == "cuda" else "quick"
+
+
 def _default(models: Models | None) -> str:
-    return "colab" if models is not None and not models.world and models.device.type == "cuda" else "quick"
+    return "quick" if models is None else _suits(not models.world, lambda: models.device.type)

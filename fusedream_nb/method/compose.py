@@ -71,7 +71,7 @@ def compose(
     options = {"foreground": foreground, "background": background, "rule": rule, "start": start}
     places = placements if isinstance(placements, Placements) else Placements.of(placements)
     return CompositionRun(
-        models, configure("compose", prompt, seed, budget, sizes, **options, placements=places)
+        models, configure("compose", prompt, seed, budget, sizes, models, **options, placements=places)
     )
 
 

@@ -6,12 +6,15 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from operator import index
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fusedream_nb.models.generators import Latent
 
 from .budgets import Budget
 from .budgets import budget as find_budget
+
+if TYPE_CHECKING:
+    from fusedream_nb.models import Models
 
 GONE = {
     "power": 1.0,
@@ -70,14 +73,16 @@ def configure(
     seed: int | Sequence[int],
     budget: str | Budget | None,
     sizes: Mapping[str, Any],
+    models: Models | None = None,
     **options: Any,  # noqa: ANN401
 ) -> RunConfig:
     """Return a validated RunConfig: one prompt with many seeds, many prompts with one, or one each.
 
-    ``sizes`` are fields of a Budget in place of the budget's own, unless None.
+    ``sizes`` are fields of a Budget in place of the budget's own, unless None; ``models`` choose the budget
+    where none is named.
     Raises TypeError for a size that no Budget has, and what :func:`validate` raises.
     """
-    base = budget if isinstance(budget, Budget) else find_budget(budget)
+    base = budget if isinstance(budget, Budget) else find_budget(budget, models)
     unknown = set(sizes) - {field.name for field in fields(Budget)}
     if unknown:
         raise TypeError(f"{method} takes no argument called {sorted(unknown)[0]!r}.")

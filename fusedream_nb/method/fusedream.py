@@ -55,7 +55,7 @@ def fusedream(
     Raises ValueError, before any work, for an empty prompt or numbers out of range.
     """
     options = {"policy": policy, "weights": weights, "y": y, "start": start}
-    return FusedreamRun(models, configure("fusedream", prompt, seed, budget, sizes, **options))
+    return FusedreamRun(models, configure("fusedream", prompt, seed, budget, sizes, models, **options))
 
 
 class AugCLIPRun(Run[S]):

@@ -119,6 +119,7 @@ class Run(Iterator[S]):
     parts: ClassVar[tuple[type, ...]] = ()  # dataclasses that the options may hold
     renamed: ClassVar[dict[str, str]] = {}  # knobs that records until format 3 call otherwise
     model: ClassVar[str] = "stickers"  # what it draws with where no model is named
+    keeper: ClassVar[Callable[[Run[Any]], Iterator[Any]] | None] = None  # wraps loops: see records/resume.py
     together: ClassVar[int] = 4  # pictures in a batch: more take more memory and, on a CPU, hardly less time
     models: Models
     config: RunConfig
@@ -205,6 +206,10 @@ class Run(Iterator[S]):
 
     # The algorithm.
 
+    def __iter__(self) -> Iterator[S]:
+        """Return the run itself or, before its first step, what keeps its steps and goes on from them."""
+        return self if Run.keeper is None or self.step is not None else Run.keeper(self)
+
     def __next__(self) -> S:
         """Make the next step: what :meth:`set` asked for, then Algorithm 1, line 3, once.
 
@@ -286,6 +291,11 @@ class Run(Iterator[S]):
         """What is moved."""
         assert self._start is not None
         return self._start
+
+    @property
+    def started(self) -> bool:
+        """Whether :attr:`start` is known: given, or found."""
+        return self._start is not None
 
     def _moves(self) -> bool:
         """Begin, or take the knobs; return whether a step is to be made before the pictures are drawn."""

@@ -92,7 +92,7 @@ def basin_cma(
     hold CMA's ``sigma``.
     """
     own = {"lr": LR, "steps": schedule.rounds - 1, **sizes}
-    config = configure("basin_cma", prompt, seed, budget, own, schedule=schedule, sigma=sigma)
+    config = configure("basin_cma", prompt, seed, budget, own, models, schedule=schedule, sigma=sigma)
     mine = config.budget
     fixed = views.draw(1, mine.judged_copies, torch.Generator().manual_seed(JUDGE_SEED))
     judge = AugCLIP(models.clip, config.prompts, mine.judged_copies, fixed=fixed)

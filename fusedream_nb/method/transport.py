@@ -62,7 +62,7 @@ def transport(
     if start is not None and M != 1:
         raise ValueError("A start is given, so there is nothing to search for; leave M at 1.")
     sizes = {"lr": LR, "M": 1, "k": 1, **sizes}
-    config = configure("transport", ["every seed gets all prompts"], seed, budget, sizes, **own)
+    config = configure("transport", ["every seed gets all prompts"], seed, budget, sizes, models, **own)
     texts = [prompts] if isinstance(prompts, str | Tensor) else list(prompts)
     return TransportRun(models, replace(config, prompts=texts))
 

@@ -154,7 +154,11 @@ def load(
 
 
 def _generator(
-    path: Path, canvas: tuple[int, int] | None, device: torch.device, dtype: torch.dtype
+    path: Path,
+    canvas: tuple[int, int] | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    truncation: float = 1.0,
 ) -> Generator:
     from .biggan_files import is_biggan
     from .vqgan import VQGAN, is_vqgan
@@ -168,11 +172,11 @@ def _generator(
     if is_biggan(path):
         from .biggan import BigGAN
 
-        generator: ClassConditional = BigGAN.from_path(path)
+        generator: ClassConditional = BigGAN.from_path(path, truncation=truncation)
     else:
         from .biggan import BigGANDeep
 
-        generator = BigGANDeep.from_folder(path)
+        generator = BigGANDeep.from_folder(path, truncation=truncation)
     generator = generator.to(device, dtype)
     if not generator.class_names and len(generator.embeddings) == IMAGENET:
         from .generators import imagenet

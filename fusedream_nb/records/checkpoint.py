@@ -17,6 +17,8 @@ from fusedream_nb import __version__
 from fusedream_nb.records import png
 
 if TYPE_CHECKING:
+    import torch
+
     from fusedream_nb.method.run import Run, State, Step
 
 EVERY = 30.0  # seconds between two checkpoints
@@ -73,7 +75,7 @@ def load_state(run: Run[Any], folder: str | Path) -> State | None:
         return None
     data = BytesIO(path.read_bytes())
     try:
-        saved = torch.load(data, map_location=run.models.device, weights_only=True)
+        saved = torch.load(data, map_location=device_of(run), weights_only=True)
         made, state = saved["made_by"], saved["state"]
     except (RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError, pickle.PickleError) as error:
         raise ValueError(f"{path} is damaged or no state of a run; remove it to begin anew.") from error
@@ -86,20 +88,35 @@ def load_state(run: Run[Any], folder: str | Path) -> State | None:
 
 def made_by(run: Run[Any]) -> dict[str, str]:
     """Return what a run was asked for, as texts that are the same in every process."""
-    config, models = run.config, run.models
-    rows = {**vars(config), "budget": asdict(config.budget), "model": models.name, "clip": models.clip.name}
-    rows |= {"package": __version__, "canvas": getattr(models.generator, "canvas", None)}
-    return {name: json.dumps(value, default=_text, sort_keys=True) for name, value in rows.items()}
+    rows: dict[str, Any] = {"package": __version__, "canvas": getattr(run.generator, "canvas", None)}
+    if hasattr(run, "config"):
+        config, models = run.config, run.models
+        rows |= {**vars(config), "budget": asdict(config.budget)}
+        rows |= {"model": models.name, "clip": models.clip.name}
+    else:  # a climb of a score of one's own
+        rows["score"] = run.score
+    return {name: json.dumps(value, default=text_of, sort_keys=True) for name, value in rows.items()}
 
 
-def _text(value: Any) -> str:  # noqa: ANN401
-    """Return as text what JSON does not hold: tensors by their digest, anything else by its own text."""
+def device_of(run: Run[Any]) -> torch.device:
+    """Return where a run's tensors are."""
+    return run.models.device if hasattr(run, "models") else run.start.parameters()[0].device
+
+
+def text_of(value: Any) -> Any:  # noqa: ANN401
+    """Return as JSON can what it does not hold: tensors by digest, scores by parts, others by their text."""
     import torch
+
+    from fusedream_nb.method.scores import Score
+
+    if isinstance(value, Score):
+        parts = {name: part for name, part in vars(value).items() if name != "at_once"}  # goes with memory
+        return {"is": type(value).__name__, **parts}
 
     if isinstance(value, torch.Tensor):
         return hashlib.sha256(value.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
     if hasattr(value, "parameters"):  # a start, which the run moves
         return f"{type(value).__name__} {[list(t.shape) for t in value.parameters()]}"
     fields = vars(value) if hasattr(value, "__dataclass_fields__") else {}
-    tensors = {name: _text(each) for name, each in fields.items() if isinstance(each, torch.Tensor)}
+    tensors = {name: text_of(each) for name, each in fields.items() if isinstance(each, torch.Tensor)}
     return re.sub(r" at 0x[0-9a-f]+", "", f"{type(value).__name__} {tensors}" if tensors else repr(value))

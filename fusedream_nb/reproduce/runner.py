@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fusedream_nb import __version__
-from fusedream_nb.method.budgets import budget
+from fusedream_nb.method.budgets import budget, default
 from fusedream_nb.models import resolve_device
 from fusedream_nb.models.weights import entry
 from fusedream_nb.records import png
@@ -59,7 +59,7 @@ def settings(
     device = device or os.environ.get("FUSEDREAM_DEVICE") or "auto"
     if device not in ("auto", "cpu"):  # these are always there; the others take torch to say
         resolve_device(device)
-    return Settings(model, budget(size).name, device, seed)
+    return Settings(model, budget(size or default(model, device)).name, device, seed)
 
 
 def run(

@@ -12,7 +12,9 @@ import pytest
 import torch
 
 import fusedream_nb as fd
+from fusedream_nb.method import budgets
 from fusedream_nb.method.budgets import BUDGETS, FIGURES, Budget
+from fusedream_nb.method.config import configure
 
 NAMES = ["smoke", "quick", "gallery", "colab", "paper"]
 
@@ -36,7 +38,12 @@ def test_there_are_five_budgets_and_quick_is_the_default(monkeypatch):
 )
 def test_real_models_on_cuda_take_colab(monkeypatch, world, device, name):
     monkeypatch.delenv("FUSEDREAM_BUDGET", raising=False)
-    assert fd.budget(None, SimpleNamespace(world=world, device=torch.device(device))).name == name
+    models = SimpleNamespace(world=world, device=torch.device(device))
+    assert fd.budget(None, models).name == name
+    assert configure("fusedream", "a dog", 0, None, {}, models).budget.name == name  # as every run's
+    model = "stickers/vqgan" if world else "biggan-256"
+    monkeypatch.setattr(budgets, "resolve_device", torch.device)
+    assert budgets.default(model, device) == name  # as the shell's
 
 
 @pytest.mark.parametrize("figure", [None, *FIGURES])

@@ -1,0 +1,118 @@
+"""Loops over runs that go on after a disconnect, from what they left in a folder such as one on a drive."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from importlib import import_module
+from io import BytesIO
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from fusedream_nb.method.compose import ComposeStep
+from fusedream_nb.method.placement import Placement
+from fusedream_nb.method.run import Run, Step
+from fusedream_nb.method.transport import TransportStep
+from fusedream_nb.method.views import Places
+from fusedream_nb.models.generators import Latent
+from fusedream_nb.records import checkpoint, png
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MOMENTS = 20  # of a run at which what is large is kept
+LARGE = 4096  # numbers: pictures have more, scores and plans have fewer
+KEPT: list[Any] = [Step, ComposeStep, TransportStep, Latent, Placement, Places]  # classes in the files
+
+
+def checkpoints(folder: str | Path | None = None) -> None:
+    """Keep in a folder, from now on, what loops over runs have done, and go on from there the next time.
+
+    A loop over the same run then first gives the steps that were made before. Their scores are exact; what
+    is large, such as pictures, is kept twenty times a run and to 16 bits, and stands for the steps after it.
+    The last step is exact. A run that is looped over twice is kept twice.
+
+    Args:
+        folder: its drive is mounted if it is Google's; "" reads FUSEDREAM_CHECKPOINTS, else keeps nothing.
+    """
+    path = Path(folder or os.environ.get("FUSEDREAM_CHECKPOINTS") or "")
+    if path.parts[:3] == ("/", "content", "drive") and not Path("/content/drive/MyDrive").exists():
+        import_module("google.colab.drive").mount("/content/drive")
+    Run.keeper = Keeper(path) if path.name else None
+
+
+class Keeper:
+    """Wraps a run in an iterator that keeps its steps in a folder of its own, and takes them from there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.asked = folder, Counter[str]()
+
+    def __call__(self, run: Run[Any]) -> Iterator[Step]:
+        """Return the steps of a run; raises as :func:`fusedream_nb.records.checkpoint.checkpointed`."""
+        begun = [run.knobs, run.score, [rng.get_state() for rng in run.rngs]]
+        begun += [run.start.parameters()] if run.started else []
+        asked = json.dumps([checkpoint.made_by(run), begun], default=checkpoint.text_of)
+        name = hashlib.sha256(asked.encode()).hexdigest()[:12]
+        self.asked[name] += 1
+        place = self.folder / f"{run.method}-{name}-{self.asked[name]}"
+        state = checkpoint.load_state(run, place)
+        if state is not None:
+            run.load_state_dict(state)
+        return _steps(run, place)
+
+
+def _steps(run: Run[Any], place: Path) -> Iterator[Step]:
+    past: list[Step] = _load(place / "steps.pt", run)[: run.index] if run.index else []
+    moment: Step | None = None
+    for step in past:
+        file = place / f"{step.index:06}.pt"
+        moment = _changed(_load(file, run), Tensor.float) if file.exists() else moment
+        yield replace(step, **{name: getattr(moment, name) for name in _large(step)})
+    files: dict[Path, Any] = {}
+    due = 0.0
+    while (now := next(run, None)) is not None:
+        if now.index % max(1, now.total // MOMENTS) == 0:
+            files[place / f"{now.index:06}.pt"] = _changed(now, Tensor.half)
+        past.append(replace(now, **dict.fromkeys(_large(now))))
+        if monotonic() >= due or now.index >= now.total:
+            place.mkdir(parents=True, exist_ok=True)
+            png.write({path: _bytes(what) for path, what in (files | {place / "steps.pt": past}).items()})
+            checkpoint.save_state(run, place)
+            files, due = {}, monotonic() + checkpoint.EVERY
+        yield now
+
+
+def _large(step: Step) -> dict[str, Any]:
+    """Return the fields of a step that are large, or were taken out of it."""
+    found = {field.name: getattr(step, field.name) for field in fields(step)}
+    return {
+        name: value
+        for name, value in found.items()
+        if value is None or isinstance(value, Latent) or (isinstance(value, Tensor) and value.numel() > LARGE)
+    }
+
+
+def _changed(step: Step, change: Callable[[Tensor], Tensor]) -> Step:
+    """Return a step with a function applied to what is large in it."""
+    large = _large(step).items()
+    new: dict[str, Any] = {n: x.map(change) if isinstance(x, Latent) else change(x) for n, x in large}
+    return replace(step, **new)
+
+
+def _bytes(what: Any) -> bytes:  # noqa: ANN401
+    buffer = BytesIO()
+    torch.save(what, buffer)
+    return buffer.getvalue()
+
+
+def _load(path: Path, run: Run[Any]) -> Any:  # noqa: ANN401
+    with torch.serialization.safe_globals(KEPT):
+        return torch.load(path, map_location=checkpoint.device_of(run), weights_only=True)
