@@ -15,8 +15,7 @@ import typer
 
 import fusedream_nb as fd
 from fusedream_nb.cli import doctor, evaluate_command, generate_command, models_command, reproduce_command
-from fusedream_nb.cli.generate_command import Device, Json
-from fusedream_nb.cli.terminal import Bar, Stopped, say, table
+from fusedream_nb.cli.terminal import Bar, Device, Json, Stopped, say, table
 from fusedream_nb.records import png, record
 from fusedream_nb.records import replay as again
 
@@ -32,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = _run(list(sys.argv[1:] if argv is None else argv) or ["--help"])
     except (KeyboardInterrupt, typer.Abort, Stopped) as stop:
-        say(str(stop) or "Stopped; nothing was kept.")
+        say(str(stop) or "Stopped.")
         return 130
     except Exception as error:
         if os.environ.get("FUSEDREAM_DEBUG") == "1":
@@ -55,7 +54,8 @@ def _explain(error: Exception) -> int:
     sentence, code = str(error), 2
     if hasattr(error, "format_message"):  # typer's own: an unknown option, a number out of range
         sentence = error.format_message()
-        if "No such option" in sentence:
+        command = getattr(getattr(error, "ctx", None), "info_name", "")
+        if "No such option" in sentence and command == "generate":
             sentence = f"{sentence.rstrip('.')}. A PROMPT that begins with a dash stands behind --."
     elif "OutOfMemory" in type(error).__name__ or "allocate memory" in sentence:
         sentence = (
@@ -117,7 +117,7 @@ def replay(
         if out.resolve() == file.resolve().parent:
             raise ValueError(f"The picture itself is in {out}; choose another folder for the new one.")
     with Bar(1) as bar:
-        image, new = again.rerun(old, device=device, watch=bar.next([old.prompt]))
+        image, new = again.rerun(file, device=device, watch=bar.next)
     off = again.difference(file, image)
     print(f"different: up to {off} of 255 levels" if off else "equal")
     if out is not None:

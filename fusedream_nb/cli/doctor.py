@@ -8,24 +8,22 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import cache_from_source
 from pathlib import Path
-from typing import Literal
 
 import typer
 
-from fusedream_nb.cli.generate_command import Json
-from fusedream_nb.cli.terminal import table
+from fusedream_nb.cli.terminal import Json, table
 
+Row = dict[str, str]
 GB = 1e9
 MEMORY, DISK = 1.2 * GB, 0.5 * GB  # what the sticker world needs free
-LIBRARIES = {  # module → what pip calls it
+LIBRARIES = {  # what pip calls a module, and the module
     "torch": "torch",
     "torchvision": "torchvision",
-    "open_clip": "open_clip_torch",
+    "open_clip_torch": "open_clip",
     "lpips": "lpips",
 }
 NOTEBOOKS = ("jupyterlab", "ipykernel", "ipywidgets")
@@ -35,64 +33,59 @@ COMPILED = (
 )
 
 
-@dataclass(frozen=True)
-class Check:
-    """One thing looked at: what was found and, unless it is ok, what to do."""
-
-    name: str
-    status: Literal["ok", "warn", "fail"]
-    found: str
-    advice: str = ""
-
-
 def doctor(as_json: Json = False) -> None:
     """Check Python, libraries, devices, memory, disk, weights and what the notebooks need."""
-    checks = [asdict(check) for check in examine()]
+    rows = list(examine())
     if as_json:
-        print(json.dumps(checks, indent=1))
+        print(json.dumps(rows, indent=1))
     else:
-        table([[check[name] for name in ("status", "name", "found", "advice")] for check in checks], whole=2)
-    if any(check["status"] == "fail" for check in checks):
+        table([[row[name] for name in ("status", "name", "found", "advice")] for row in rows], whole=2)
+    if any(row["status"] == "fail" for row in rows):
         raise typer.Exit(1)
 
 
-def examine() -> Iterator[Check]:
-    """Look at Python, libraries, devices, memory, disk, weights and what the notebooks need."""
+def examine() -> Iterator[Row]:
+    """Look at everything; yield a row for each thing, with advice unless it is ok."""
     new = sys.version_info >= (3, 11)
-    yield _check("Python", platform.python_version(), new, "Install Python 3.11 or newer.", "fail")
-    libraries = [_library(module, package) for module, package in LIBRARIES.items()]
+    yield _row("Python", platform.python_version(), new, "Install Python 3.11 or newer.", "fail")
+    libraries = [_library(package, module) for package, module in LIBRARIES.items()]
     yield from libraries
-    if libraries[0].status == "ok":
+    if libraries[0]["status"] == "ok":
         yield from _torch()
     free, room = _memory(), shutil.disk_usage(os.curdir).free
     advice = "Close other programs: a picture of the sticker world takes about a gigabyte."
-    yield _check("memory", f"{free / GB:.1f} GB free", free >= MEMORY, advice)
+    yield _row("memory", f"{free / GB:.1f} GB free", free >= MEMORY, advice)
     advice = "Make room, or write elsewhere with --out."
-    yield _check("disk", f"{room / GB:.1f} GB free here", room >= DISK, advice)
+    yield _row("disk", f"{room / GB:.1f} GB free here", room >= DISK, advice)
     yield from _weights()
-    yield from _banks()
-    yield from map(_notebook, NOTEBOOKS)
+    for package in NOTEBOOKS:
+        try:
+            yield _row(package, version(package))
+        except PackageNotFoundError:
+            advice = f"For the notebooks: python -m pip install {package}"
+            yield _row(package, "not installed", False, advice)
 
 
-def _check(name: str, found: str, good: bool, advice: str, bad: Literal["warn", "fail"] = "warn") -> Check:
-    return Check(name, "ok", found) if good else Check(name, bad, found, advice)
+def _row(name: str, found: str, good: bool = True, advice: str = "", bad: str = "warn") -> Row:
+    status, advice = ("ok", "") if good else (bad, advice)
+    return {"name": name, "status": status, "found": found, "advice": advice}
 
 
-def _library(module: str, package: str) -> Check:
+def _library(package: str, module: str) -> Row:
     try:
         import_module(module)
-        return Check(package, "ok", version(package))
+        return _row(package, version(package))
     except Exception as error:  # a torchvision of another torch raises RuntimeError, not ImportError
         packages = f"torch {package}" if "torch" in module else package
-        return Check(package, "fail", str(error), f"python -m pip install --upgrade {packages}")
+        return _row(package, str(error), False, f"python -m pip install --upgrade {packages}", "fail")
 
 
-def _torch() -> Iterator[Check]:
+def _torch() -> Iterator[Row]:
     """Check that Python keeps what it compiles of libraries, and that each device computes."""
     import torch
 
     kept = Path(cache_from_source(torch.__file__)).exists()
-    yield _check("bytecode", "kept between starts" if kept else "compiled again each time", kept, COMPILED)
+    yield _row("bytecode", "kept between starts" if kept else "compiled again each time", kept, COMPILED)
     found = {"cpu": f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"}
     if torch.cuda.is_available():
         found["cuda"] = torch.cuda.get_device_name()
@@ -101,9 +94,10 @@ def _torch() -> Iterator[Check]:
     for name, what in found.items():
         try:
             torch.ones(2, 2, device=name).mm(torch.ones(2, 2, device=name)).cpu()
-            yield Check(name, "ok", what)
+            yield _row(name, what)
         except Exception as error:
-            yield Check(name, "fail", str(error), f"Repair its driver, or take another --device than {name}.")
+            advice = f"Repair its driver, or take another --device than {name}."
+            yield _row(name, str(error), False, advice, "fail")
 
 
 def _memory() -> float:
@@ -118,8 +112,9 @@ def _memory() -> float:
         return free
 
 
-def _weights() -> Iterator[Check]:
-    """Check the hashes of the embedded models, and of the others that are here."""
+def _weights() -> Iterator[Row]:
+    """Check the hashes of the models that are here, the embedded ones always; list the starts' banks."""
+    from fusedream_nb.method.bank import banks
     from fusedream_nb.models.weights import catalogue
 
     for row in catalogue():
@@ -127,19 +122,6 @@ def _weights() -> Iterator[Check]:
         if row.here or embedded:
             problems = row.problems()
             again = "Install fusedream-nb again." if embedded else "Fetch the file again."
-            yield _check(row.name, " ".join(problems) or "weights are here", not problems, again, "fail")
-
-
-def _banks() -> Iterator[Check]:
-    """List the starts that are a lookup."""
-    from fusedream_nb.method.bank import banks
-
-    for row in banks():
-        yield Check("start's bank", "ok", f"{row['of']}: seed {row['seed']}, M = {row['M']:,}")
-
-
-def _notebook(package: str) -> Check:
-    try:
-        return Check(package, "ok", version(package))
-    except PackageNotFoundError:
-        return Check(package, "warn", "not installed", f"For the notebooks: python -m pip install {package}")
+            yield _row(row.name, " ".join(problems) or "weights are here", not problems, again, "fail")
+    for bank in banks():
+        yield _row("start's bank", f"{bank['of']}: seed {bank['seed']}, M = {bank['M']:,}")

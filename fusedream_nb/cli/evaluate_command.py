@@ -17,15 +17,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import fusedream_nb as fd
-from fusedream_nb.cli.generate_command import Device, Json, Model, Size
-from fusedream_nb.cli.terminal import Bar, Stopped, say, table
+from fusedream_nb.cli.terminal import Bar, Device, Json, Model, Size, Stopped, say, table
 from fusedream_nb.records import png
 
 if TYPE_CHECKING:
     from fusedream_nb.evaluation.metrics import Estimate
     from fusedream_nb.evaluation.table import MethodResult, Plan, Table
 
-NEEDS = {"pyarrow": "evaluate", "torch_fidelity": "evaluate"}
 ENCODERS = {"judge": "judge", "clip": "climbed", "damsm": "DAMSM"}  # as the table calls them
 FIGURE = "fd-table-1"  # whose sizes are taken
 LEAST = 500  # real pictures to compare with, where there are fewer captions
@@ -70,7 +68,8 @@ def evaluate(
     """
     if workers is not None and ray is None:
         raise ValueError("--workers is for --ray; without it one process draws everything.")
-    for module, extra in {**NEEDS, **({"ray": "cluster"} if ray else {})}.items():
+    needs = {"pyarrow": "evaluate", "torch_fidelity": "evaluate"} | ({"ray": "cluster"} if ray else {})
+    for module, extra in needs.items():
         if find_spec(module) is None:
             raise ValueError(f'{module} is missing; python -m pip install "fusedream_nb[{extra}]" brings it.')
     plan = _plan(captions, methods, limit, model, budget, device, bool(ray))
@@ -157,21 +156,20 @@ def _draw(states: Iterator[tuple[int, int]]) -> None:
 def rows(found: Table) -> list[list[str]]:
     """Return the table's cells: a method per row, 95% intervals in brackets, R-precision ± std of repeats."""
     names = list(found.results[0].set_metrics)
+
+    def short(one: Estimate) -> str:
+        return f"{one.value:.3g} [{one.low:.3g}, {one.high:.3g}]"
+
+    def cells(one: MethodResult) -> list[str]:
+        precision = [
+            f"{100 * share.value:.1f} ± {100 * one.r_precision_std[name]:.1f} "
+            f"[{100 * share.low:.1f}, {100 * share.high:.1f}]"
+            for name, share in one.r_precision.items()
+        ]
+        scores = [one.clip_score["judge"], one.clip_score["clip"], one.augclip]
+        shown = map(short, (*scores, *(one.set_metrics[name] for name in names)))
+        return [one.method, *precision, *shown, f"{one.seconds:.2f}"]
+
     precisions = [f"R-prec. {ENCODERS[name]} %" for name in found.results[0].r_precision]
     head = ["method", *precisions, "CLIP judge", "CLIP climbed", "AugCLIP", *names, "seconds"]
-    return [head, *(_cells(one, names) for one in found.results)]
-
-
-def _cells(one: MethodResult, names: list[str]) -> list[str]:
-    precision = [
-        f"{100 * share.value:.1f} ± {100 * one.r_precision_std[name]:.1f} "
-        f"[{100 * share.low:.1f}, {100 * share.high:.1f}]"
-        for name, share in one.r_precision.items()
-    ]
-    scores = [one.clip_score["judge"], one.clip_score["clip"], one.augclip]
-    shown = [_short(estimate) for estimate in (*scores, *(one.set_metrics[name] for name in names))]
-    return [one.method, *precision, *shown, f"{one.seconds:.2f}"]
-
-
-def _short(one: Estimate) -> str:
-    return f"{one.value:.3g} [{one.low:.3g}, {one.high:.3g}]"
+    return [head, *map(cells, found.results)]

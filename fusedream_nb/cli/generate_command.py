@@ -12,17 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import fusedream_nb as fd
-from fusedream_nb.cli.terminal import Bar, Stopped, say
+from fusedream_nb.cli.terminal import Bar, Device, Json, Model, Size, Stopped, say
 from fusedream_nb.method.budgets import default
-from fusedream_nb.records import checkpoint, jobs, png
+from fusedream_nb.records import jobs, png
 
 if TYPE_CHECKING:
     from fusedream_nb.method.run import Run
 
-Model = Annotated[str | None, typer.Option(help="See `fusedream-nb models`.", show_default="stickers")]
-Size = Annotated[str | None, typer.Option(help="One of smoke, quick, gallery, colab, paper.")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.", show_default="auto")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 EXAMPLES = (
     'Examples:\n\nfusedream-nb generate "a photo of a blue dog"\n\n'
     'fusedream-nb generate "purple lion" "a car in the sky" --seeds 4 --out gallery\n\n'
@@ -31,15 +27,18 @@ EXAMPLES = (
     "fusedream-nb generate --resume gallery\n\n"
     "fusedream-nb generate --budget gallery --seed 7 -- '-- any text at all, <script> too'"
 )
+RESUMED = {"prompts", "resume", "steps", "every", "device", "as_json"}  # what --resume goes with
+COMPOSED, TRANSPORTED = ("placements", "foreground", "background"), ("prompt_picture", "mean", "canvas")
 COMPOSITION, TRANSPORT = "Composition (FuseDream)", "Several prompts by optimal transport"
 
 
 def generate(
+    context: typer.Context,
     prompts: Annotated[
         list[str] | None, typer.Argument(metavar="PROMPT", help="What a picture shows.")
     ] = None,
     model: Model = None,
-    seed: Annotated[int, typer.Option(min=0, help="The seed, or the first.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The seed, or the first.")] = 0,
     seeds: Annotated[int, typer.Option(min=1, max=10_000, help="How many seeds each prompt gets.")] = 1,
     budget: Size = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Instead of the budget's number.")] = None,
@@ -53,7 +52,14 @@ def generate(
         str | None,
         typer.Option("--classes", help="Of the start: classes (any), nearest (to PROMPT) or normal (none)."),
     ] = None,
-    every: Annotated[float, typer.Option(min=0, help="Seconds between two saved states.")] = checkpoint.EVERY,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PICTURE",
+            help="Begin at a picture: at a VQGAN's codes of it, or at the samples that CLIP finds nearest.",
+        ),
+    ] = None,
+    every: Annotated[float, typer.Option(min=0, help="Seconds between two saved states.")] = jobs.EVERY,
     as_json: Json = False,
     compose: Annotated[
         bool, typer.Option("--compose", help="A foreground on a background.", rich_help_panel=COMPOSITION)
@@ -83,6 +89,10 @@ def generate(
             rich_help_panel=TRANSPORT,
         ),
     ] = False,
+    prompt_picture: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="PICTURE", help="A picture as one more PROMPT.", rich_help_panel=TRANSPORT),
+    ] = None,
     mean: Annotated[
         bool, typer.Option("--mean", help="By the mean loss, to compare.", rich_help_panel=TRANSPORT)
     ] = False,
@@ -100,33 +110,49 @@ def generate(
     Ctrl-C keeps the best pictures so far. What was stopped, or killed, is finished by --resume; with a
     PROMPT it goes on from there with other words, with --steps to another number of steps.
     """
+    given = {
+        each.name or "": each.opts[0]
+        for each in context.command.params
+        if (source := context.get_parameter_source(each.name or "")) and source.name == "COMMANDLINE"
+    }
+    knobs: dict[str, Any] = {}
     if resume is None:
-        if not prompts:
+        from fusedream_nb.method.config import packed
+        from fusedream_nb.models.pictures import PictureFile
+
+        if not prompts and not prompt_picture:
             raise ValueError("There is no PROMPT; say in words what the picture should show.")
-        kind, options = _asked(compose, transport, placements, foreground, background, mean, canvas)
-        if y and (compose or transport):
-            raise ValueError("--classes is for single pictures; leave out --compose and --transport.")
+        _check_kind(given, compose, transport)
+        kind, options = _kind(compose, transport, placements, foreground, background, mean)
+        words, pictures = [_legal(prompt) for prompt in prompts or []], prompt_picture or []
+        if transport:
+            words, options["weights"] = _weighted(words, len(pictures))
         options |= {"y": y} if y else {}
+        options |= {"start": packed(PictureFile(str(start)))} if start else {}
         sizes = kind.sizes(fd.budget(budget or default(model, device)))
         sizes = sizes if steps is None else replace(sizes, steps=steps)
-        texts = [_legal(prompt) for prompt in prompts or []]
-        if transport:
-            texts, options["weights"] = _weighted(texts)
-        asked = {"method": kind.method, "options": options, "canvas": _canvas(canvas), "film": film}
-        todo, knobs = [jobs.job(texts, _seeds(seed, seeds), model, device, sizes, **asked)], {}
-    elif (
-        any((model, budget, seed, seeds > 1, out, film, compose, placements, foreground, background))
-        or any((transport, mean, canvas, y))
-    ):  # fmt: skip
-        raise ValueError("--resume goes on with what was asked for then; it takes a PROMPT and --steps only.")
+        texts = [*words, *(PictureFile(str(path)) for path in pictures)]
+        more = {"method": kind.method, "options": options, "canvas": _canvas(canvas), "film": film}
+        todo = [jobs.job(texts, range(seed, seed + seeds), model, device, sizes, **more)]
+    elif surplus := [option for name, option in given.items() if name not in RESUMED]:
+        what = "--resume goes on with what was asked for then, and takes a PROMPT and --steps only"
+        raise ValueError(f"{what}; leave out {', '.join(surplus)}.")
+    elif len(prompts or []) > 1:
+        raise ValueError("--resume goes on with what was asked for then, or with one other PROMPT.")
     else:
-        out, todo, knobs = resume, jobs.unfinished(resume), _turned(prompts or [], steps)
+        out, todo = resume, jobs.unfinished(resume)
+        knobs |= {"prompt": [_legal(prompt) for prompt in prompts]} if prompts else {}
+        knobs |= {} if steps is None else {"steps": steps}
     out = out or Path("fusedream-out")
     png.check_folder(out)
-    worlds = [_load(job, device) for job in todo]
+    sides = [(job.canvas[0], job.canvas[1]) if job.canvas else None for job in todo]
+    worlds = [
+        fd.load(job.model, device=device or job.device, canvas=canvas)
+        for job, canvas in zip(todo, sides, strict=True)
+    ]
     for job, models in zip(todo, worlds, strict=True):
         said = [prompt for texts, _ in job.groups for prompt in texts] + knobs.get("prompt", [])
-        for prompt in dict.fromkeys(said):
+        for prompt in dict.fromkeys(text for text in said if isinstance(text, str)):
             models.clip.encode_text(prompt)  # says now, before the bar, what it does not know
         jobs.begin(job, models)  # says now what is out of range
     rows: list[jobs.Row] = []
@@ -135,45 +161,44 @@ def generate(
             for job, models in zip(todo, worlds, strict=True):
                 jobs.draw(job, models, out, rows, watch=bar.next, every=every, knobs=knobs)
     except KeyboardInterrupt:
-        raise Stopped(_kept(rows)) from None
+        raise Stopped(_kept(rows, out)) from None
     finally:
         if rows:
             lines = [path for row in rows for path in (row["path"], *row["film"])]
             print(json.dumps(rows, indent=1) if as_json else "\n".join(lines))
 
 
-def _load(job: jobs.Job, device: str | None) -> Any:  # noqa: ANN401  Models, which wait for torch
-    canvas = (job.canvas[0], job.canvas[1]) if job.canvas else None
-    return fd.load(job.model, device=device or job.device, canvas=canvas)
+def _check_kind(asked: dict[str, str], compose: bool, transport: bool) -> None:
+    """Raise ValueError for options that do not go together."""
+    if compose and transport:
+        raise ValueError("A picture is made by --compose or by --transport; choose one.")
+    for kind, chosen, own in (("--compose", compose, COMPOSED), ("--transport", transport, TRANSPORTED)):
+        for option in (asked[name] for name in own if name in asked and not chosen):
+            raise ValueError(f"{option} is an option of {kind}; add it.")
+    if "y" in asked and (compose or transport):
+        raise ValueError("--classes is for single pictures; leave out --compose and --transport.")
+    if "start" in asked and compose:
+        raise ValueError("--start is one picture, and a composition begins at two; leave out --compose.")
 
 
-def _asked(
+def _kind(
     compose: bool,
     transport: bool,
     placements: str | None,
     foreground: str | None,
     background: str | None,
     mean: bool,
-    canvas: str | None,
 ) -> tuple[type[Run[Any]], dict[str, Any]]:
-    """Return the kind of run with its options, as JSON holds them; ValueError for those of another kind."""
+    """Return the kind of run with its own options, as JSON holds them."""
     from fusedream_nb.method.compose import CompositionRun
+    from fusedream_nb.method.config import packed
     from fusedream_nb.method.fusedream import FusedreamRun
     from fusedream_nb.method.placement import PLACEMENTS, Placements, named
-    from fusedream_nb.method.run import packed
     from fusedream_nb.method.transport import TransportRun
 
-    if compose and transport:
-        raise ValueError("A picture is made by --compose or by --transport; choose one.")
-    if not compose and (placements or foreground or background):
-        raise ValueError("--placements, --foreground and --background are options of --compose; add it.")
-    if not transport and (mean or canvas):
-        raise ValueError("--mean and --canvas are options of --transport; add it.")
     if compose:
-        places = Placements.of(named(placements) if placements else PLACEMENTS)
-        return CompositionRun, {
-            "placements": packed(places), "foreground": foreground, "background": background
-        }  # fmt: skip
+        places = packed(Placements.of(named(placements) if placements else PLACEMENTS))
+        return CompositionRun, {"placements": places, "foreground": foreground, "background": background}
     if transport:
         return TransportRun, {"loss": "mean" if mean else "transport"}
     return FusedreamRun, {}
@@ -189,37 +214,25 @@ def _canvas(text: str | None) -> list[int] | None:
     return [int(found[2]), int(found[1])]
 
 
-def _seeds(first: int, count: int) -> range:
-    """Return the seeds; ValueError for one out of range."""
-    if first + count > 2**63:
-        raise ValueError("A seed is a whole number from 0 to 2^63 - 1.")
-    return range(first, first + count)
+WEIGHT = re.compile(r"(?s)(.*[^\s\d:\\]):([-+]?(?:\d{1,2}(?:\.\d*)?|\.\d+))")
 
 
-WEIGHT = re.compile(r"(?s)(.*[^\s\d:\\]):([-+]?(?:\d+\.?\d*|\.\d+))")
-
-
-def _weighted(prompts: Sequence[str]) -> tuple[list[str], list[float] | None]:
+def _weighted(prompts: Sequence[str], pictures: int = 0) -> tuple[list[str], list[float] | None]:
     """Return prompts and the weights behind their last colons, as in "a dog:2"; None where there are none.
 
-    A colon behind a digit or a space, as in "at 12:30", belongs to the words, and so does an escaped one.
+    After them come the weights, 1 each, of so many pictures.
+
+    A colon behind a digit or a space, as in "at 12:30", belongs to the words, and so do an escaped one and
+    one before 100 or more.
     """
     found = [WEIGHT.fullmatch(prompt) for prompt in prompts]
     texts = [one[1] if one else prompt for one, prompt in zip(found, prompts, strict=True)]
     weights = [float(one[2]) if one else 1.0 for one in found]
     texts = [text.replace("\\:", ":") for text in texts]
-    if set(weights) == {1.0}:
+    if not any(found):
         return texts, None
     say("Weights: " + ", ".join(f"{text} {weight:g}" for text, weight in zip(texts, weights, strict=True)))
-    return texts, weights
-
-
-def _turned(prompts: Sequence[str], steps: int | None) -> dict[str, Any]:
-    """Return the knobs that a resumed run turns; ValueError for more than one prompt."""
-    if len(prompts) > 1:
-        raise ValueError("A stopped run goes on with one other PROMPT at most.")
-    words = {"prompt": [_legal(prompt) for prompt in prompts]} if prompts else {}
-    return words if steps is None else {**words, "steps": steps}
+    return texts, weights + [1.0] * pictures
 
 
 def _legal(prompt: str) -> str:
@@ -229,12 +242,13 @@ def _legal(prompt: str) -> str:
     return prompt.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _kept(rows: list[jobs.Row]) -> str:
+def _kept(rows: list[jobs.Row], out: Path) -> str:
     """Say what a stopped command leaves."""
     if not rows:
-        return "Stopped; nothing was kept."
+        left = any(out.glob(f"{jobs.UNFINISHED}*"))
+        return "Stopped; " + (f"--resume {out} goes on from there." if left else "nothing was kept.")
     last = rows[-1]
     if last["steps_done"] == last["steps"]:
-        return f"Stopped; {len(rows)} finished pictures are kept, and --resume makes the others."
+        return f"Stopped; {len(rows)} finished pictures are kept, and --resume {out} makes the others."
     done = f"Stopped after step {last['steps_done']} of {last['steps']}"
-    return f"{done}; the best so far is kept, and --resume finishes it."
+    return f"{done}; the best so far is kept, and --resume {out} finishes it."

@@ -1,23 +1,21 @@
-"""``fusedream-nb models``: what can be loaded, and ``fetch``, ``verify`` and ``rm`` for its files."""
+"""``fusedream-nb models``: what can be loaded, and commands for its files."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fusedream_nb.cli.terminal import Bar, table
+from fusedream_nb.cli.terminal import Bar, Device, Json, Size, table
 from fusedream_nb.models.weights import Entry, catalogue, entry
 
 COLUMNS = ("name", "bytes", "here", "role", "licence", "folder")
 Cache = Annotated[
     Path | None, typer.Option("--cache", help="Folder of weights.", show_default="FUSEDREAM_CACHE")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Names = Annotated[list[str], typer.Argument(metavar="NAME", help="See `fusedream-nb models`.")]
 app = typer.Typer(
     invoke_without_command=True,
@@ -30,6 +28,8 @@ def models(context: typer.Context, cache: Cache = None, as_json: Json = False) -
     """List what can be loaded: its size, whether it is here, its part and its licence."""
     context.obj = cache
     if context.invoked_subcommand is not None:
+        if as_json:
+            raise ValueError(f"--json is for the list of models, not for {context.invoked_subcommand}.")
         return
     rows = [{name: getattr(row, name) for name in COLUMNS} for row in catalogue(cache)]
     if as_json:
@@ -103,8 +103,8 @@ def bank(
     cache: Cache = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="The seed of the runs.")] = 0,
     samples: Annotated[int, typer.Option("--M", min=1, help="Samples that a start is chosen from.")] = 10_000,
-    budget: Annotated[str | None, typer.Option("--budget", help="Whose views of each sample.")] = None,
-    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or mps.")] = None,
+    budget: Size = None,
+    device: Device = None,
     folder: Annotated[Path | None, typer.Option("--folder", help="Instead of the cache.")] = None,
 ) -> None:
     """Read a seed's samples once, so that from then on every prompt's start is a lookup.
@@ -117,16 +117,15 @@ def bank(
     store = cache or context.obj
     place = folder or (store / "banks" if store else None)
     for name in names:
-        models = fd.load(name, device=device)
+        models, label = fd.load(name, device=device), f"the samples of {name}"
         copies = fd.budget(budget, models).start_copies
         with Bar() as bar:
-            tell = partial(_tell, bar, name)
+
+            def tell(done: int, total: int, bar: Bar = bar, label: str = label) -> None:
+                bar.show(done, total, label)
+
             paths = build(models, seed=seed, M=samples, copies=copies, folder=place, tell=tell)
         print(*paths, sep="\n")
-
-
-def _tell(bar: Bar, name: str, done: int, total: int) -> None:
-    bar.show(done, total, f"the samples of {name}")
 
 
 @app.command(epilog="Example: fusedream-nb models rm vqgan-wikiart")
@@ -135,20 +134,14 @@ def rm(context: typer.Context, names: Names, cache: Cache = None) -> None:
     for row in _rows(names, cache or context.obj):
         if row.name == "stickers":
             raise ValueError("The stickers are a part of the package; they are not deleted.")
-        _remove(row)
+        for file in row.files:
+            for end in ("", ".part", ".lock", ".sha256"):
+                (row.folder / f"{file.name}{end}").unlink(missing_ok=True)
+        for path in row.folder.glob("converted*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if row.folder.is_dir() and not any(row.folder.iterdir()):
+            row.folder.rmdir()
         print(f"{row.name} is no longer in {row.folder}")
-
-
-def _remove(row: Entry) -> None:
-    if not row.folder.is_dir():
-        return
-    for file in row.files:
-        for end in ("", ".part", ".lock", ".sha256"):
-            (row.folder / f"{file.name}{end}").unlink(missing_ok=True)
-    for path in row.folder.glob("converted*"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    if not any(row.folder.iterdir()):
-        row.folder.rmdir()
 
 
 def _rows(names: list[str], store: Path | None) -> list[Entry]:

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fusedream_nb.cli.generate_command import Device, Json, Model, Size
-from fusedream_nb.cli.terminal import Stopped, say, table
+from fusedream_nb.cli.terminal import Device, Json, Model, Size, Stopped, say, table
 from fusedream_nb.records import png
 
 if TYPE_CHECKING:
-    from fusedream_nb.reproduce.results import Result
+    from fusedream_nb.reproduce.report import Result
 
 EXAMPLES = (
     "Examples:\n\nfusedream-nb reproduce fd-02 fd-03\n\n"
@@ -48,6 +47,8 @@ def reproduce(
     Exit code 1 where a notebook failed or drew no such figure. A claim that differs is no failure; with
     --check, a verdict that is not the committed one is.
     """
+    if check and as_json:
+        raise ValueError("--check prints a line for each notebook; leave out --json.")
     from fusedream_nb.reproduce import report, runner
     from fusedream_nb.reproduce.figures import chosen, notebooks
 

@@ -1,15 +1,21 @@
-"""What a terminal shows: sentences, tables and one progress bar, never what could steer it."""
+"""What a terminal shows, never what could steer it: sentences, tables, one progress bar; shared options."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Annotated, Self
+
+import typer
 
 if TYPE_CHECKING:
     from fusedream_nb.method.run import Step
 
 LABEL = 32  # characters that the progress bar shows of what is being made
+Model = Annotated[str | None, typer.Option(help="See `fusedream-nb models`.", show_default="stickers")]
+Size = Annotated[str | None, typer.Option(help="One of smoke, quick, gallery, colab, paper.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.", show_default="auto")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 class Stopped(Exception):
@@ -45,7 +51,7 @@ def table(rows: Iterable[Iterable[str]], whole: int = 1) -> None:
 
 
 class Bar:
-    """One progress bar on stderr for everything that a command does."""
+    """One progress bar on stderr for everything that a command does, in so many batches."""
 
     def __init__(self, batches: int = 1) -> None:
         from rich.console import Console
@@ -73,26 +79,23 @@ class Bar:
     def show(self, done: float, total: float | None, label: str = "", state: str = "") -> None:
         """Say how much is done of how much (None: nobody knows), of what, and how it stands."""
         label = plain(label)
+        label = label if len(label) <= LABEL else f"{label[: LABEL - 1]}…"
+        unit = "" if total is None else "left" if done < total else "in all"
         self.progress.update(
-            self.task,
-            description=label if len(label) <= LABEL else f"{label[: LABEL - 1]}…",
-            total=total,
-            completed=done,
-            state=state,
-            unit="" if total is None else "left" if done < total else "in all",
+            self.task, description=label, total=total, completed=done, state=state, unit=unit
         )
 
     def next(self, prompts: Sequence[str]) -> Callable[[Step], object]:
         """Begin the next of the batches; return what is to be called with each of its steps."""
         self.done += 1
         self.progress.update(self.task, description="choosing a start")
-        label = prompts[0] if len(prompts) == 1 else f"{len(prompts)} pictures"
 
         def show(step: Step) -> None:
-            total = max(step.total, 1)  # no steps at all is a finished run too
-            best = step.fixed_score().mean()
+            total, best = max(step.total, 1), step.fixed_score()  # no steps at all is a finished run too
+            words = map(str, step.knobs.get("prompt", prompts))  # those in force
+            label = ", ".join(words) if len(best) == 1 else f"{len(best)} pictures"
             done = self.done * total + (step.index if step.total else 1)
-            state = f"score {float(best):.3f}  step {step.index}/{step.total}"
+            state = f"score {float(best.mean()):.3f}  step {step.index}/{step.total}"
             self.show(done, self.batches * total, label, state)
 
         return show

@@ -7,7 +7,7 @@ import csv
 import json
 import random
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from io import StringIO
 from pathlib import Path
@@ -41,7 +41,7 @@ def read(path: str | Path) -> list[str]:
     found: dict[str, None] = {}
     try:
         for place, row in rows(_decoded(path.read_bytes())):
-            text = row[_key(place, row)] if isinstance(row, dict) else row
+            text = row[_key(place, list(row))] if isinstance(row, dict) else row
             if not isinstance(text, str | None) or any("\ud800" <= c <= "\udfff" for c in text or ""):
                 raise ValueError(f"{place}: a caption is a text, not {text!r}")
             if tidy := " ".join((text or "").split()):
@@ -58,15 +58,17 @@ def read(path: str | Path) -> list[str]:
     return list(found)
 
 
-def _key(place: str, names: Iterable[str]) -> str:
+def _key(place: str, names: Sequence[str]) -> str:
     """Return the name of the captions: "caption" itself, or the only other one that says so."""
-    known = {name.strip().lower(): name for name in names}
+    known = [name.strip().lower() for name in names]
     found = [name for name in COLUMNS if name in known]
     if not found:
         raise ValueError(f"{place}: no column is called {', '.join(COLUMNS)}; call the captions' one caption")
     if found[0] != COLUMNS[0] and len(found) > 1:
         raise ValueError(f"{place}: both {' and '.join(found)} could be the captions; call theirs caption")
-    return known[found[0]]
+    if known.count(found[0]) > 1:
+        raise ValueError(f"{place}: several columns are called {found[0]}; leave one of them")
+    return names[known.index(found[0])]
 
 
 def _decoded(data: bytes) -> str:
@@ -96,6 +98,7 @@ def _table(text: str) -> Iterator[Row]:
     mark = max(DELIMITERS, key=lambda mark: (_has_captions(heads[mark]), len(heads[mark])))
     names = heads[mark]
     _key("line 1", names)
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     # Where there is one column there is no delimiter: a caption is whatever stands in quotes or in a line.
     rows = csv.reader(StringIO(text, newline=""), delimiter=mark if names[1:] else "\x1f", strict=True)
     try:
@@ -116,18 +119,12 @@ def _has_captions(names: Iterable[str]) -> bool:
 
 def _lines_of_json(text: str) -> Iterator[Row]:
     for place, line in _lines(text):
-        try:
-            yield place, json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{place}: this is no JSON ({error.msg})") from error
+        yield place, _parsed(line, int(place.split()[1]))
 
 
 def _json(text: str) -> list[Row]:
     """Return the rows of COCO's file, shuffled, or of a plain list."""
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"line {error.lineno}: this is no JSON ({error.msg})") from error
+    content = _parsed(text, 1)
     rows = content.get("annotations") if isinstance(content, dict) else content
     if not isinstance(rows, list):
         raise ValueError("line 1: this is not COCO's captions file, which has a list called annotations")
@@ -135,6 +132,16 @@ def _json(text: str) -> list[Row]:
     if isinstance(content, dict):
         random.Random(SHUFFLE_SEED).shuffle(found)
     return found
+
+
+def _parsed(text: str, first: int) -> Any:  # noqa: ANN401
+    """Return what JSON says, which begins at a line of a file."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {first + error.lineno - 1}: this is no JSON ({error.msg})") from error
+    except RecursionError as error:
+        raise ValueError(f"line {first}: this is no JSON of captions, but brackets in brackets") from error
 
 
 def sticker_scenes(n: int = TEST_SIZE) -> tuple[list[str], Scenes]:

@@ -247,7 +247,7 @@ class CompositionRun(AugCLIPRun[ComposeStep]):
         pair = self.config.options["start"]
         if pair is None:
             pair = [OverParameterised.start(self.search(texts)) for texts in self.texts]
-        halves: list[Any] = [given(half, len(self.config.seeds)) for half in pair]
+        halves: list[Any] = [given(half, len(self.config.seeds), self.generator) for half in pair]
         states = [self.seeded[i].get_state() for i in self.group]
         self.rng = self.rngs = [torch.Generator() for _ in states]
         for rng, state in zip(self.rngs, states, strict=True):

@@ -35,6 +35,11 @@ class RunConfig:
     options: dict[str, Any]
 
 
+def plain(value: Any) -> Any:  # noqa: ANN401
+    """Return a number, or a row of numbers, of NumPy or PyTorch as Python's own; anything else as it is."""
+    return value.tolist() if hasattr(value, "tolist") and value.ndim < 2 else value
+
+
 def packed(value: Any) -> Any:  # noqa: ANN401
     """Return an option as JSON holds it; TypeError for what it does not, such as a picture."""
     if is_dataclass(value) and not isinstance(value, type | Latent):
@@ -44,7 +49,8 @@ def packed(value: Any) -> Any:  # noqa: ANN401
         return {name: packed(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [packed(each) for each in value]
-    if value is None or isinstance(value, str | int | float):
+    value = plain(value)
+    if value is None or isinstance(value, str | int | float | list):
         return value
     raise TypeError(f"an argument is a {type(value).__name__}")
 
@@ -86,8 +92,11 @@ def configure(
     unknown = set(sizes) - {field.name for field in fields(Budget)}
     if unknown:
         raise TypeError(f"{method} takes no argument called {sorted(unknown)[0]!r}.")
-    own = replace(base, **{name: value for name, value in sizes.items() if value is not None})
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    own = replace(base, **{name: plain(value) for name, value in sizes.items() if value is not None})
+    alone = isinstance(prompt, str) or not isinstance(prompt, Iterable)
+    prompts = [prompt] if alone else list(prompt)
+    if not all(isinstance(each, str) for each in prompts):
+        raise ValueError(f"A prompt of {method} is a text; a picture is a start, or a prompt of transport.")
     seeds = whole(seed)
     n = max(len(prompts), len(seeds))
     if min(len(prompts), len(seeds)) > 1 and len(prompts) != len(seeds):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
 from fusedream_nb.models import Models
-from fusedream_nb.models.generators import Latent, near
+from fusedream_nb.models.generators import Generator, Latent, near
+from fusedream_nb.models.pictures import Picture, PictureFile, read_picture, taken
 
 from . import views
 from .bank import START_SEED as START_SEED
@@ -20,6 +21,7 @@ from .latents import OverParameterised, Parameterisation, Plain, Sampler, Weight
 from .run import Run, RunConfig, S, Step, configure
 from .scores import AugCLIP, Score
 
+Start: TypeAlias = "Parameterisation | Latent | Picture"
 StartY = Literal["classes", "normal", "nearest"]
 JUDGE_SEED = 20_211_203  # of the fixed augmentations; any constant does
 
@@ -33,7 +35,7 @@ def fusedream(
     policy: Collection[str] = views.ALL,
     weights: Weights | Literal["plain"] = "scalar",
     y: StartY = "classes",
-    start: Parameterisation | Latent | None = None,
+    start: Start | None = None,
     **sizes: float | None,
 ) -> FusedreamRun:
     """Return a run that makes a picture from words by climbing AugCLIP (FuseDream, Algorithm 1).
@@ -48,13 +50,15 @@ def fusedream(
             authors' code); or "plain", which climbs the mean of the basis, one latent.
         y: the start's class embedding: any class's, from N(0, I) where it is "normal" (Fig. 12), or of the
             ten classes whose names CLIP finds "nearest" to the prompt.
-        start: where to begin instead of a search; a Latent [n, …] or a parameterisation of n latents.
+        start: where to begin: a Latent [n, …] or a parameterisation of n latents instead of a search; or a
+            picture, a path, Pillow's, an array of uint8 or [3, h, w]: a VQGAN's codes of it, or the k of M
+            samples that CLIP finds nearest to it.
         sizes: fields of the budget to replace: M, k, steps, copies, lr, ….
 
     The picture is the last Step's ``best_image`` [n, 3, h, w] in [-1, 1].
     Raises ValueError, before any work, for an empty prompt or numbers out of range.
     """
-    options = {"policy": policy, "weights": weights, "y": y, "start": start}
+    options = {"policy": policy, "weights": weights, "y": y, "start": as_start(start)}
     return FusedreamRun(models, configure("fusedream", prompt, seed, budget, sizes, models, **options))
 
 
@@ -87,10 +91,11 @@ class AugCLIPRun(Run[S]):
         """Return what is climbed: AugCLIP (Eq. 3)."""
         return self.aug
 
-    def search(self, texts: Sequence[str], y: StartY = "classes") -> Latent:
+    def search(self, texts: Sequence[str], y: StartY = "classes", like: Tensor | None = None) -> Latent:
         """Return the k best of M samples for each text [n, k, …] (Algorithm 1, lines 1 and 2).
 
-        Those of one seed, and one law, share the M pictures.
+        Those of one seed, and one law, share the M pictures. The best are those nearest to ``like`` [1, dim],
+        if it is given.
         """
         sizes, models, found = self.config.budget, self.models, dict[int, Latent]()
         same = start_views(sizes.start_copies, self.policy)
@@ -101,6 +106,7 @@ class AugCLIPRun(Run[S]):
                 law = near(text, models.generator, models.clip)
             rows = [i for i, run in enumerate(runs) if run[1] == seed and text in (None, run[0])]
             rank = AugCLIP(models.clip, [texts[i] for i in rows], sizes.start_copies, fixed=same)
+            rank.text = rank.text if like is None else like.expand(len(rows), -1)
             rng = self.seeded[rows[0]]
             best, _ = top_k(models.generator, rank.table, sizes.M, sizes.k, rng, sample=law)
             for place, i in enumerate(rows):
@@ -112,7 +118,7 @@ class AugCLIPRun(Run[S]):
 class FusedreamRun(AugCLIPRun[Step]):
     """A run of :func:`fusedream`."""
 
-    method = "fusedream"
+    method, parts = "fusedream", (PictureFile,)
     defaults = {"policy": views.ALL, "weights": "scalar", "y": "classes", "start": None}  # noqa: RUF012
 
     def __init__(self, models: Models, config: RunConfig) -> None:
@@ -121,14 +127,16 @@ class FusedreamRun(AugCLIPRun[Step]):
             raise ValueError(f"No start of the classes is called {config.options['y']!r}; known are {known}.")
         super().__init__(models, config, noise=0.0)
         start = config.options["start"]
-        self._start = None if start is None else given(start, len(config.seeds))
+        if start is not None and not (is_picture(start) and not hasattr(models.generator, "encode")):
+            self._start = given(start, len(config.seeds), models.generator)
 
     def begin(self) -> Parameterisation:
-        """Return the k best of M samples for each prompt, over-parameterised."""
-        basis, weights = (
-            self.search(self.config.prompts, self.config.options["y"]),
-            self.config.options["weights"],
-        )
+        """Return the k best of M samples for each prompt, or for a picture, over-parameterised."""
+        options, clip, like = self.config.options, self.models.clip, None
+        if options["start"] is not None:
+            with torch.no_grad():
+                like = clip.encode_image(read_picture(options["start"])[None].to(self.models.device))
+        basis, weights = self.search(self.config.prompts, options["y"], like), options["weights"]
         if weights == "plain":
             return Plain(basis.map(lambda t: t.mean(1)))
         return OverParameterised.start(basis, weights, self.seeded)
@@ -146,8 +154,25 @@ def check_basis(tensors: Sequence[Tensor], config: RunConfig) -> None:
         raise ValueError("The saved state is of a run with other sizes; resume with the same arguments.")
 
 
-def given(start: Parameterisation | Latent, n: int) -> Parameterisation:
+def is_picture(start: Any) -> bool:  # noqa: ANN401
+    """Whether a start is a picture."""
+    return isinstance(start, PictureFile | Tensor)
+
+
+def as_start(start: Any) -> Any:  # noqa: ANN401
+    """Return a start, if there is one, with a picture of whatever kind as a file or a tensor."""
+    latents = start is None or isinstance(start, Latent) or hasattr(start, "combine")
+    return start if latents else taken(start)
+
+
+def given(start: Any, n: int, generator: Generator) -> Parameterisation:  # noqa: ANN401
     """Return a start as a parameterisation; ValueError unless it is one of n latents."""
+    if is_picture(start):
+        if not hasattr(generator, "encode"):
+            raise ValueError("This generator has no encoder, so it cannot begin at a picture.")
+        canvas = getattr(generator, "canvas", (generator.size, generator.size))
+        image = read_picture(start, canvas)[None]
+        start = generator.encode(image).map(lambda t: t.expand(n, *t.shape[1:]))
     begin = Plain(start) if isinstance(start, Latent) else start
     if len(begin.combine()) != n:
         raise ValueError(f"{n} pictures require a start of {n} latents, not {len(begin.combine())}.")

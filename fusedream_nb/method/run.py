@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
@@ -18,7 +18,7 @@ from torch import Tensor
 from fusedream_nb.models.generators import Generator, Latent
 
 from .budgets import Budget
-from .config import RunConfig, check_lr, check_prompts, configure, packed, unpacked, validate
+from .config import RunConfig, check_lr, check_prompts, configure, packed, plain, unpacked, validate
 from .latents import Parameterisation, Plain, noisy
 from .scores import Rng, Score
 
@@ -371,10 +371,16 @@ class Run(Iterator[S]):
         self.reset_best()
 
     def _normal(self, name: str, value: Any) -> Any:  # noqa: ANN401
-        """Return a knob's value as a list where the knob is one, such as the prompts."""
+        """Return a knob's value as Python's own, in a list where the knob is one, such as the prompts."""
+        value = plain(value)
         if not isinstance(self.knobs[name], list):
             return value
-        return [value] if isinstance(value, str | int | float) else list(value)
+        several = isinstance(value, Iterable) and not isinstance(value, str)
+        listed = [plain(each) for each in value] if several else [value]
+        kinds = str if name == "prompt" else (int, float)
+        if not all(isinstance(each, kinds) for each in listed):
+            raise ValueError(f"{name} is set to {'texts' if name == 'prompt' else 'numbers'}, not {value!r}.")
+        return listed
 
     def _take(self, name: str) -> None:
         value = self._normal(name, self.wanted[name])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+import os
+import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self, get_args
@@ -12,11 +14,12 @@ import torch
 from torch import Tensor
 
 from fusedream_nb.models.encoders import Clip
+from fusedream_nb.models.pictures import Picture, PictureFile, read_picture, taken
 
 from . import ot, views
 from .views import ALL, Cutouts, Draw, Places, Rng
 
-Prompt = str | Tensor
+Prompt = Picture  # a str is a text
 Loss = Literal["transport", "mean"]
 
 EPSILON = 0.1  # of the costs' spread; the paper of transport names none
@@ -146,7 +149,7 @@ class PatchScore(Score):
 
     Args:
         clip: what reads the patches and the prompts.
-        prompts: texts, or images [3, h, w] in [-1, 1].
+        prompts: texts, or pictures: Paths, Pillow's, arrays of uint8, tensors [3, h, w] in [-1, 1].
         cutouts: how many patches, and how large.
         loss: "transport" or "mean".
         epsilon: ε in units of the costs' :func:`.ot.cost_scale`.
@@ -176,7 +179,7 @@ class PatchScore(Score):
         self.fixed: Places | None = None
         self.seen: Match | None = None
         self.set_epsilon(epsilon)
-        self.set_prompts([prompts] if isinstance(prompts, str | Tensor) else prompts, weights)
+        self.set_prompts(listed(prompts), weights)
 
     def set_prompts(self, prompts: Sequence[Prompt], weights: Sequence[float] | None = None) -> None:
         """Change the prompts and their weights (None: 1 each); raises as the class does."""
@@ -224,8 +227,18 @@ class PatchScore(Score):
 
 
 @torch.no_grad()
+def listed(prompts: Prompt | Sequence[Prompt]) -> list[str | Tensor | PictureFile]:
+    """Return one prompt or several as a list of texts, images, and pictures' files."""
+    given = [prompts] if isinstance(prompts, str) or not isinstance(prompts, Sequence) else prompts
+    for each in given:
+        if isinstance(each, str) and os.path.isfile(each):
+            note = f"{each!r} is read as words; a picture is a Path, or --prompt-picture."
+            warnings.warn(note, stacklevel=3)
+    return [each if isinstance(each, str) else taken(each) for each in given]
+
+
 def encode_prompts(clip: Clip, prompts: Sequence[Prompt]) -> Tensor:
-    """Return unit vectors [m, dim] of prompts: texts, or images [3, h, w] or [1, 3, h, w] in [-1, 1].
+    """Return unit vectors [m, dim] of prompts: texts, or pictures, tensors [3, h, w] or [1, 3, h, w].
 
     Raises ValueError for no prompt, an empty text and a tensor that is no such image.
     """
@@ -235,6 +248,7 @@ def encode_prompts(clip: Clip, prompts: Sequence[Prompt]) -> Tensor:
             if not prompt.strip():
                 raise ValueError("The prompt is empty; say in words what the picture should show.")
             return clip.encode_text(prompt)
+        prompt = prompt if isinstance(prompt, Tensor) else read_picture(prompt)
         image = prompt if prompt.ndim == 4 else prompt[None]
         if image.ndim != 4 or image.shape[:2] != (1, 3):
             raise ValueError(f"A prompt that is an image has the shape [3, h, w], not {list(prompt.shape)}.")

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from fusedream_nb.models import Models
 from fusedream_nb.models.generators import Latent
+from fusedream_nb.models.pictures import PictureFile
 
 from .budgets import Budget
-from .fusedream import given
+from .config import plain
+from .fusedream import Start, as_start, given
 from .latents import Parameterisation, Plain, top_k
 from .run import Run, RunConfig, Step, configure
-from .scores import EPSILON, Loss, PatchScore, Prompt
+from .scores import EPSILON, Loss, PatchScore, Prompt, listed
 from .views import Cutouts, Places
 
 LR = 0.05  # Adam's rate in VQGAN+CLIP; the paper names none
@@ -35,13 +37,13 @@ def transport(
     epsilon: float = EPSILON,
     cutouts: Cutouts = Cutouts(),  # noqa: B008  frozen
     weights: Sequence[float] | None = None,
-    start: Latent | Parameterisation | None = None,
+    start: Start | None = None,
     **sizes: Any,  # noqa: ANN401  numbers
 ) -> TransportRun:
     """Return a run that makes one picture of several prompts, by Adam on Eq. 5 (or Eq. 1).
 
     Args:
-        prompts: texts, or images [3, h, w] in [-1, 1].
+        prompts: texts, or pictures: Paths, Pillow's, arrays of uint8, tensors [3, h, w] in [-1, 1].
         models: what is climbed and what scores it.
         seed: one, or several, which run as one batch: one picture of all prompts each.
         budget: gives the steps.
@@ -49,22 +51,22 @@ def transport(
         epsilon: ε in units of the costs' scale.
         cutouts: how many random patches are cut a step, and how large.
         weights: the prompts'; the mean loss takes negative ones, away from the prompt.
-        start: where to begin: n latents for n seeds.
+        start: where to begin: n latents for n seeds, or a picture, whose codes are taken.
         sizes: steps, lr (default 0.05), and M: each picture begins at the best of M samples (default 1: a
             random one, as in the paper).
 
     The picture is the last Step's ``best_image`` [n, 3, h, w] in [-1, 1].
     Raises ValueError, before any work, for an empty prompt or numbers out of range.
     """
-    own = {"loss": loss, "epsilon": epsilon, "cutouts": cutouts, "weights": weights, "start": start}
+    own: dict[str, Any] = {"loss": loss, "epsilon": epsilon, "cutouts": cutouts}
+    own |= {"weights": weights if weights is None else list(map(plain, weights)), "start": as_start(start)}
     if (M := sizes.get("M", 1)) < 1:
         raise ValueError(f"The start is the best of M samples, so M must be at least 1, not {M}.")
     if start is not None and M != 1:
         raise ValueError("A start is given, so there is nothing to search for; leave M at 1.")
     sizes = {"lr": LR, "M": 1, "k": 1, **sizes}
     config = configure("transport", ["every seed gets all prompts"], seed, budget, sizes, models, **own)
-    texts = [prompts] if isinstance(prompts, str | Tensor) else list(prompts)
-    return TransportRun(models, replace(config, prompts=texts))
+    return TransportRun(models, replace(config, prompts=listed(prompts)))
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class TransportRun(Run[TransportStep]):
     """A run of :func:`transport`: the same climb, of another score."""
 
     method, model = "transport", "stickers/vqgan"
-    parts = (Cutouts,)
+    parts = (Cutouts, PictureFile)
     defaults = {  # noqa: RUF012
         "loss": "transport", "epsilon": EPSILON, "cutouts": Cutouts(), "weights": None, "start": None
     }  # fmt: skip
@@ -117,7 +119,7 @@ class TransportRun(Run[TransportStep]):
             [torch.Generator().manual_seed(seed) for seed in config.seeds],
             steps=sizes.steps,
             lr=sizes.lr,
-            start=None if start is None else given(start, len(config.seeds)),
+            start=None if start is None else given(start, len(config.seeds), models.generator),
             judge=self.fixed,
             noise=0.0,
             **knobs,
@@ -162,7 +164,7 @@ class TransportRun(Run[TransportStep]):
 
     def words(self) -> list[list[str]]:
         """Return all prompts for each picture."""
-        return [list(self.knobs["prompt"])] * len(self.config.seeds)
+        return [list(self.knobs.get("prompt", self.config.prompts))] * len(self.config.seeds)
 
     def set_prompts(self, name: str, value: Sequence[Any]) -> None:
         """Change the prompts or their weights, 1 for each that has none."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -14,19 +15,49 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .upscaler import FACTOR
+from .weights import sha256
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from . import Models
 
+Picture: TypeAlias = "str | Path | PictureFile | Image | np.ndarray[Any, Any] | Tensor"
 PAPER = (255, 255, 255)  # what stands behind transparent places
 
 
-def read_picture(
-    source: str | Path | Image | np.ndarray[Any, Any] | Tensor, size: int | None = None
-) -> Tensor:
-    """Return a picture [3, h, w] in [-1, 1]; with ``size``, cropped to a square of that side in pixels.
+@dataclass(frozen=True)
+class PictureFile:
+    """A picture's file, as a record names it: an absolute path, and the SHA-256 of what lies there.
+
+    Raises FileNotFoundError for a missing file, and ValueError for what is no picture or another one.
+    """
+
+    path: str
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        path = Path(self.path).absolute()
+        read_picture(path)
+        found = sha256(path)
+        if self.sha256 not in ("", found):
+            raise ValueError(f"{path} is another picture than the one that was used; put that one back.")
+        object.__setattr__(self, "path", str(path))
+        object.__setattr__(self, "sha256", found)
+
+    def __str__(self) -> str:
+        return Path(self.path).name
+
+
+def taken(source: Picture) -> PictureFile | Tensor:
+    """Return a picture, whatever :func:`read_picture` reads, as a file that a record names, or [3, h, w]."""
+    if isinstance(source, PictureFile | Tensor):
+        return source
+    return PictureFile(str(source)) if isinstance(source, str | Path) else read_picture(source)
+
+
+def read_picture(source: Picture, size: int | tuple[int, int] | None = None) -> Tensor:
+    """Return a picture [3, h, w] in [-1, 1]; with ``size``, cropped in the middle and resized.
 
     It is turned as its EXIF orientation says, its colours are brought to sRGB by its profile, 16 bits a
     channel become 8, transparent places become white, and of an animation it is the first frame.
@@ -34,12 +65,14 @@ def read_picture(
     Args:
         source: a file, a picture of Pillow's, an array of uint8 [h, w], [h, w, 3] or [h, w, 4], or a tensor
             [3, h, w] in [-1, 1].
-        size: the side in pixels of the square, cropped from the middle and resized by Lanczos' filter.
+        size: (height, width) in pixels, or the side of a square; resized by Lanczos' filter.
 
     Raises FileNotFoundError for a missing file, and ValueError for what is no picture.
     """
     from PIL import Image, ImageOps
 
+    if isinstance(source, PictureFile):
+        source = source.path
     if isinstance(source, Tensor):
         source = (
             ((source.detach().cpu().float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
@@ -52,7 +85,8 @@ def read_picture(
     except (OSError, ValueError, TypeError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{name} cannot be read as a picture: {error}.") from error
     if size is not None:
-        picture = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
+        height, width = (size, size) if isinstance(size, int) else size
+        picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 127.5 - 1
 
 
@@ -63,7 +97,8 @@ def _open(source: str | Path | Image | np.ndarray[Any, Any]) -> Image:
         return source
     if isinstance(source, str | Path):
         return Image.open(source)
-    if not isinstance(source, np.ndarray) or source.dtype != np.uint8:
+    known = isinstance(source, np.ndarray) and source.dtype == np.uint8 and source.size
+    if not known or source.shape[2:] not in ((), (2,), (3,), (4,)):
         raise TypeError("an array should be of uint8, [h, w], [h, w, 3] or [h, w, 4]")
     return Image.fromarray(source)
 
@@ -75,8 +110,9 @@ def _rgb(picture: Image) -> Image:
     profile = picture.info.get("icc_profile")
     picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith(("I", "F")):  # 16 bits or more a channel, which Pillow would clip at 255
-        values = np.asarray(picture, dtype=np.float64)
+        values = np.nan_to_num(np.asarray(picture, dtype=np.float64))
         white = 65535 if picture.mode.startswith("I") else max(1.0, float(values.max()))
+        values = np.where(values == picture.info.get("transparency"), white, values)
         return Image.fromarray((values * (255 / white)).clip(0, 255).round().astype(np.uint8)).convert("RGB")
     if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
         picture = picture.convert("RGBA")

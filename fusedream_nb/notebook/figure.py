@@ -81,7 +81,6 @@ def finish(drawing: mpl.Figure, alt: str, figure: str | None = None, *, plot: bo
         files = {Path(folder) / f"{figure}.png": _png(picture, alt, record)}
         if plot:
             files[Path(folder) / f"{figure}.svg"] = _svg(drawing, alt, record)
-        Path(folder).mkdir(parents=True, exist_ok=True)
         png.write(files)
     return Figure(_png(picture, alt), alt)
 

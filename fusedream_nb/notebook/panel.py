@@ -27,6 +27,9 @@ DASHES = ("", "6 3", "2 3", "8 3 2 3")
 POINTS = 300  # more are not seen
 LETTERS = 28  # of a curve's name
 
+HALF = '<span style="display:inline-block; width:264px; text-align:center">'
+CAPTIONS = f"{HALF}now</span>{HALF}best so far</span>"
+
 Curve = Sequence[tuple[float, float]]
 
 
@@ -43,11 +46,17 @@ class Panel:
             format="png",
             layout=widgets.Layout(height=f"{SHOWN}px", max_width="100%", object_fit="contain"),
         )
-        self.captions, self.state = widgets.HTML(), widgets.HTML(value="choosing a start …")
+        self.captions, self.state = widgets.HTML(value=CAPTIONS), widgets.HTML(value="choosing a start …")
         self.scores, self.losses = widgets.HTML(), widgets.HTML()
-        self.buttons = {
-            name: _button(session, name, icon, tip, act) for name, icon, tip, act in self._actions()
+        actions: dict[str, tuple[str, str, Callable[[], object]]] = {
+            "Play": ("play", "Go on", session.play),
+            "Pause": ("pause", "Wait after this step", session.pause),
+            "Step": ("step-forward", "Make one step, and wait", session.step_once),
+            "Stop": ("stop", "End the run; its memory is let go", session.stop),
+            "Save": ("save", "Save the picture with everything that made it", session.save),
+            "Reset": ("refresh", "Begin again with the next seed", session.reset),
         }
+        self.buttons = {name: _button(session, name, *action) for name, action in actions.items()}
         buttons = widgets.HBox(list(self.buttons.values()), layout=widgets.Layout(flex_flow="row wrap"))
         seen = [self.picture, self.captions, self.scores, self.losses]
         left = widgets.VBox(seen, layout=widgets.Layout(width="540px", align_items="flex-start"))
@@ -57,17 +66,6 @@ class Panel:
         self._due, self._times = 0.0, [(0, time.perf_counter())]
         session.callbacks.append(self.update)
 
-    def _actions(self) -> list[tuple[str, str, str, Callable[[], object]]]:
-        do = self.session
-        return [
-            ("Play", "play", "Go on", do.play),
-            ("Pause", "pause", "Wait after this step", do.pause),
-            ("Step", "step-forward", "Make one step, and wait", do.step_once),
-            ("Stop", "stop", "End the run; its memory is let go", do.stop),
-            ("Save", "save", "Save the picture with everything that made it", do.save),
-            ("Reset", "refresh", "Begin again with the next seed", do.reset),
-        ]
-
     def update(self, session: Session) -> None:
         """Show how things stand, unless it was shown a moment ago and the run goes on."""
         began = time.perf_counter()
@@ -76,7 +74,6 @@ class Panel:
         step = session.step
         if step is not None:
             self.picture.value = _png(step.image[0], step.best_image[0])
-            self.captions.value = _captions()
             self.scores.value, self.losses.value = self._drawn(session)
         self.state.value = self._facts(session)
         self.controls.follow()
@@ -95,11 +92,9 @@ class Panel:
             for lines, values in zip(curves, measured, strict=True):
                 for name, value in values.items():
                     lines.setdefault(name, []).append((index, value))
-        scores, losses = curves
-        return (
-            svg(scores, marks, f"Score and best score up to step {last}"),
-            svg(losses, marks, f"Losses up to step {last}"),
-        )
+        names = "Score and best score", "Losses"
+        scores, losses = (svg(c, marks, f"{n} up to step {last}") for c, n in zip(curves, names, strict=True))
+        return scores, losses
 
     def _facts(self, session: Session) -> str:
         step = session.step
@@ -127,11 +122,6 @@ def _button(session: Session, name: str, icon: str, tip: str, act: Callable[[], 
     button = widgets.Button(description=name, icon=icon, tooltip=tip, layout=layout)
     button.on_click(lambda _: session.post(act))
     return button
-
-
-def _captions() -> str:
-    half = '<span style="display:inline-block; width:264px; text-align:center">'
-    return f"{half}now</span>{half}best so far</span>"
 
 
 def _blank(session: Session) -> bytes:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 import re
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
@@ -36,7 +36,8 @@ def checkpointed(run: Run[S], folder: str | Path, *, every: float = EVERY) -> It
     """
     state = load_state(run, folder)
     if state is not None:
-        run.load_state_dict(state)
+        with _undamaged(Path(folder) / FILE):
+            run.load_state_dict(state)
     return _saving(run, Path(folder), every)
 
 
@@ -53,14 +54,10 @@ def save_state(run: Run[Any], folder: str | Path) -> Path:
     """Write a run's state after its last step to a folder, atomically; raises OSError where it cannot be."""
     import torch
 
-    buffer, folder = BytesIO(), Path(folder)
+    buffer, path = BytesIO(), Path(folder) / FILE
     torch.save({"made_by": made_by(run), "state": run.state_dict()}, buffer)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        png.write({folder / FILE: buffer.getvalue()})
-    except OSError as error:
-        raise png.cannot_write(folder, error) from error
-    return folder / FILE
+    png.write({path: buffer.getvalue()})
+    return path
 
 
 def load_state(run: Run[Any], folder: str | Path) -> State | None:
@@ -71,19 +68,29 @@ def load_state(run: Run[Any], folder: str | Path) -> State | None:
     import torch
 
     path = Path(folder) / FILE
-    if not path.exists():
-        return None
-    data = BytesIO(path.read_bytes())
     try:
+        data = BytesIO(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    with _undamaged(path):
         saved = torch.load(data, map_location=device_of(run), weights_only=True)
         made, state = saved["made_by"], saved["state"]
-    except (RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError, pickle.PickleError) as error:
-        raise ValueError(f"{path} is damaged or no state of a run; remove it to begin anew.") from error
+        if not (made.keys() and state["best"].keys()) or state["index"] not in range(state["total"] + 1):
+            raise ValueError("it is none")
     mine = made_by(run)
     if made != mine:
         other = next(name for name in mine if made.get(name) != mine[name])
         raise ValueError(f"{path} is another run's ({other} differs); choose another folder or remove it.")
     return state
+
+
+@contextmanager
+def _undamaged(path: Path) -> Iterator[None]:
+    """Raise ValueError, naming the file, for whatever a state that is none makes go wrong."""
+    try:
+        yield
+    except Exception as error:  # what is no state makes torch and a run say anything
+        raise ValueError(f"{path} is damaged or no state of a run; remove it to begin anew.") from error
 
 
 def made_by(run: Run[Any]) -> dict[str, str]:

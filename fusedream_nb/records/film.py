@@ -33,7 +33,6 @@ class Film:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._step: Step | None = None
 
@@ -56,11 +55,10 @@ class Film:
         if not paths or _index(paths[0]) > 0:
             warnings.warn("The film lacks the frames from before the run was resumed.", stacklevel=2)
         best = png.levels(_row(self._step.frames(best=True)[result]))
-        frames = [*(png.decode(path)[0] for path in paths), *[best] * STAYS]
         made = {}
         for suffix, encoder in _encoders().items():
             try:
-                made[suffix] = encoder(frames)
+                made[suffix] = encoder([*(png.decode(path)[0] for path in paths), *[best] * STAYS])
             except Exception as error:  # an encoder is another program, and fails in its own ways
                 why = str(error).strip().splitlines() or [type(error).__name__]
                 warnings.warn(f"There is no {suffix[1:].upper()} of the film ({why[0]}).", stacklevel=2)

@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from fusedream_nb.records import png
 from fusedream_nb.records.checkpoint import EVERY, checkpointed
 from fusedream_nb.records.film import Film
 from fusedream_nb.records.record import describe, save
+from fusedream_nb.records.replay import run_of, threads
 
 if TYPE_CHECKING:
     from fusedream_nb.method.budgets import Budget
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 TOLD = ("prompt", "seed", "score", "judge_score", "seconds", "steps", "steps_done")  # of each picture
 UNFINISHED = ".unfinished-"
 Row = dict[str, Any]
-Group = tuple[list[str], list[int]]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Job:
     where it is not the generator's own, ``film`` says whether each picture gets one.
     """
 
-    groups: list[Group]
+    groups: list[list[Any]]
     model: str
     device: str
     sizes: dict[str, Any]
@@ -54,12 +54,7 @@ class Job:
 
     def keep(self, out: Path) -> None:
         """Write it down, whole or not at all; raises OSError where that cannot be."""
-        folder = self.folder(out)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            png.write({folder / "job.json": json.dumps(asdict(self)).encode()})
-        except OSError as error:
-            raise png.cannot_write(folder, error) from error
+        png.write({self.folder(out) / "job.json": json.dumps(asdict(self)).encode()})
 
     def forget(self, out: Path) -> None:
         """Remove what was kept."""
@@ -67,7 +62,7 @@ class Job:
 
 
 def job(
-    prompts: Sequence[str],
+    prompts: Sequence[Any],
     seeds: Sequence[int],
     model: str | None,
     device: str | None,
@@ -76,27 +71,34 @@ def job(
 ) -> Job:
     """Return a new job, on a device and with the threads that are here now; raises what ``load`` does.
 
+    A prompt is a text or, where the method takes such, a PictureFile.
     What is ``asked`` besides are fields of a Job.
     """
     import torch
 
     from fusedream_nb.method import run_class
+    from fusedream_nb.method.config import packed
     from fusedream_nb.models import resolve_device
 
     kind = run_class(asked.get("method", Job.method))
     model = model or os.environ.get("FUSEDREAM_MODEL") or kind.model
-    groups = kind.batches(prompts, seeds)
+    groups = packed(kind.batches(prompts, seeds))
     return Job(groups, model, str(resolve_device(device)), asdict(sizes), torch.get_num_threads(), **asked)
 
 
 def unfinished(out: Path) -> list[Job]:
-    """Return the jobs that a folder of pictures holds; ValueError where there is none, or an older one's."""
+    """Return the jobs that a folder of pictures holds; ValueError where there is none, or one was edited."""
     found = []
     for path in sorted(out.glob(f"{UNFINISHED}*/job.json")):
         try:
             found.append(Job(**json.loads(path.read_text("utf-8"))))
-        except TypeError as error:
-            raise ValueError(f"Another version began {path.parent}; remove it to go on.") from error
+            if found[-1].folder(out) != path.parent or found[-1].done not in range(len(found[-1].groups)):
+                raise ValueError("its folder's name is another job's")
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ValueError(
+                f"{path} is damaged, edited, or of another version, so its run cannot go on; remove "
+                f"{path.parent} and begin it again."
+            ) from error
     if not found:
         raise ValueError(
             f"Nothing unfinished is in {out}; --resume takes the --out of a run that was stopped."
@@ -106,14 +108,8 @@ def unfinished(out: Path) -> list[Job]:
 
 def begin(job: Job, models: Models) -> Run[Any]:
     """Return the run of a job's next group, before its first step; raises what its method raises."""
-    from fusedream_nb.method import run_class, run_from
-    from fusedream_nb.method.budgets import Budget
-    from fusedream_nb.method.run import RunConfig, unpacked
-
     prompts, seeds = job.groups[job.done]
-    kind = run_class(job.method)
-    options = unpacked(job.options, kind.parts)
-    return run_from(RunConfig(kind.method, prompts, seeds, Budget(**job.sizes), options), models)
+    return run_of(job.method, prompts, seeds, job.sizes, job.options, models)
 
 
 def draw(
@@ -135,12 +131,13 @@ def draw(
     there = out.exists()
     job.keep(out)
     try:
-        with _threads(job.threads):
+        with threads(job.threads):
             while job.done < len(job.groups):
-                show = watch(job.groups[job.done][0])
+                show = watch(_names(job.groups[job.done][0]))
                 _draw(job, models, out, rows, show, every, knobs or {})
                 job = replace(job, done=job.done + 1)
-                job.keep(out)
+                if job.done < len(job.groups):
+                    job.keep(out)
     except KeyboardInterrupt:
         if not job.done and not list(job.folder(out).glob("batch-*/state.pt")):
             job.forget(out)
@@ -149,6 +146,11 @@ def draw(
                     out.rmdir()
         raise
     job.forget(out)
+
+
+def _names(prompts: list[Any]) -> list[str]:
+    """Return prompts as JSON holds them for a reader: a picture by its file's name."""
+    return [prompt if isinstance(prompt, str) else Path(prompt["path"]).name for prompt in prompts]
 
 
 def _draw(
@@ -186,16 +188,3 @@ def _save(run: Run[Any], out: Path, film: Film | None) -> list[Row]:
         kept = [str(path.with_suffix(end)) for end in films]
         rows.append({"path": str(path), **{name: getattr(what, name) for name in TOLD}, "film": kept})
     return rows
-
-
-@contextmanager
-def _threads(wanted: int) -> Iterator[None]:
-    """Compute with as many threads as there were: sums depend on it."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(min(wanted, os.cpu_count() or 1))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

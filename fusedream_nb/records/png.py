@@ -6,6 +6,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,14 +59,15 @@ def decode(path: str | Path) -> tuple[ndarray, str | None]:
 def write(files: Mapping[Path, bytes], *, new: bool = False) -> None:
     """Write files whole or not at all: first all of them under temporary names, then each gets its own.
 
-    With ``new`` no file is replaced: FileExistsError, and nothing written, where one of them is there,
-    whoever else writes at the same moment.
+    Missing folders are made. With ``new`` no file is replaced: Taken, and nothing written, where one of them
+    is there, whoever else writes at the same moment. Raises OSError, in a sentence, where that cannot be.
     """
     end = f".{os.getpid()}-{threading.get_ident()}.part"
     parts = {path: path.with_name(f".{path.name}"[:200] + end) for path in files}
     made: list[Path] = []
     try:
         for path, data in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
             with parts[path].open("wb") as file:
                 file.write(data)
                 file.flush()
@@ -76,24 +78,34 @@ def write(files: Mapping[Path, bytes], *, new: bool = False) -> None:
                 made.append(path)
             else:
                 part.replace(path)
-    except BaseException:
+    except BaseException as error:
         for path in made:
             path.unlink(missing_ok=True)
+        if isinstance(error, OSError) and not isinstance(error, Taken):
+            raise cannot_write(path.parent, error) from error
         raise
     finally:
         for part in parts.values():
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink()
+
+
+class Taken(FileExistsError):
+    """Another file has the name."""
 
 
 def _claim(part: Path, path: Path) -> None:
     """Give a file its own name unless there is one of that name; atomic wherever links are."""
     try:
-        os.link(part, path)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without links
-        with path.open("xb") as file:
-            file.write(part.read_bytes())
+        try:
+            os.link(part, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            with path.open("xb") as file:
+                file.write(part.read_bytes())
+    except FileExistsError as error:
+        raise Taken(path) from error
 
 
 def check_folder(folder: Path) -> None:

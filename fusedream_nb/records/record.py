@@ -15,7 +15,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from fusedream_nb import __version__
 from fusedream_nb.records import png
@@ -37,7 +38,8 @@ class Record:
 
     ``steps_done`` is less than ``steps`` where the run was stopped. ``batch_prompts`` and
     ``batch_seeds`` are what the pictures made together with this one were asked for, ``place`` is its own
-    among them; ``seconds`` are those of all. ``texts`` are those that the picture shows. ``options`` are the
+    among them; ``seconds`` are those of all. ``texts`` are those that the picture shows; a prompt that is a
+    picture stands there with its path and SHA-256. ``options`` are the
     ``method``'s other arguments, ``knobs`` what was set during the run and after which step, ``weights`` the
     files' SHA-256, ``clip`` the climbed encoder. ``canvas`` is a VQGAN's (height, width) in pixels.
     """
@@ -61,10 +63,10 @@ class Record:
     seconds: float = 0.0
     options: dict[str, Any] = field(default_factory=dict)
     knobs: list[dict[str, Any]] = field(default_factory=list)
-    batch_prompts: list[str] = field(default_factory=list)
+    batch_prompts: list[Any] = field(default_factory=list)
     batch_seeds: list[int] = field(default_factory=list)
     place: int = 0
-    texts: list[str] = field(default_factory=list)
+    texts: list[Any] = field(default_factory=list)
     clip: str = ""
     weights: dict[str, str] = field(default_factory=dict)
     canvas: list[int] | None = None
@@ -90,6 +92,8 @@ def describe(run: Run[Any]) -> list[tuple[Tensor, Record]]:
     A composition has one, that of its best placement, blended; the others have one a seed.
     Raises ValueError before the first step, and for arguments or prompts that no text can hold.
     """
+    from fusedream_nb.method.run import packed
+
     step, config = run.step, run.config
     if step is None:
         raise ValueError("A run that has not begun has no picture; take a step first.")
@@ -100,35 +104,30 @@ def describe(run: Run[Any]) -> list[tuple[Tensor, Record]]:
         "budget": config.budget.name,
         "steps_done": step.index,
         "seconds": round(step.seconds, 3),
-        "options": _options(config),
+        **_asked(config),
         "knobs": run.log,
-        "batch_prompts": config.prompts,
         "batch_seeds": config.seeds,
     }
     images, scores, texts = step.pictures(), step.fixed_score(), run.words()
     judged = _judge(images, run.models, texts)
     rows = zip(images, texts, config.seeds, scores.tolist(), judged, strict=True)
-    return [
-        (
-            image,
-            Record(
-                ", ".join(words), seed, score=score, judge_score=judge, place=place, texts=words, **shared
-            ),
-        )
-        for place, (image, words, seed, score, judge) in enumerate(rows)
-    ]
+    found = []
+    for place, (image, words, seed, score, judge) in enumerate(rows):
+        own = {"score": score, "judge_score": judge, "place": place, "texts": packed(words)}
+        found.append((image, Record(", ".join(map(str, words)), seed, **own, **shared)))
+    return found
 
 
-def _options(config: RunConfig) -> dict[str, Any]:
-    """Return a run's options as JSON holds them."""
+def _asked(config: RunConfig) -> dict[str, Any]:
+    """Return a run's options and prompts as JSON holds them."""
     from fusedream_nb.method.run import packed
 
     try:
-        if not all(isinstance(prompt, str) for prompt in config.prompts):
-            raise TypeError("a prompt is an image")
-        return {name: packed(value) for name, value in config.options.items()}
+        return {"options": packed(config.options), "batch_prompts": packed(config.prompts)}
     except TypeError as error:
-        raise ValueError(f"The picture cannot be kept with what made it: {error}.") from error
+        raise ValueError(
+            f"The picture cannot be kept with what made it: {error}; give a picture as the Path of its file."
+        ) from error
 
 
 def provenance(models: Models) -> dict[str, Any]:
@@ -139,7 +138,7 @@ def provenance(models: Models) -> dict[str, Any]:
         "model": models.name,
         "device": models.device.type,
         "dtype": str(models.dtype).removeprefix("torch."),
-        "canvas": list(getattr(models.generator, "canvas", ())) or None,
+        "canvas": [int(side) for side in getattr(models.generator, "canvas", ())] or None,
         "clip": models.clip.name,
         "weights": hashes(models.name, models.clip.name),
         "package": __version__,
@@ -177,13 +176,16 @@ def _files(name: str, bare: bool) -> dict[str, Path]:
     return {f"{row.name}/{file.name}": row.folder / file.name for file in row.files}
 
 
-def _judge(images: Tensor, models: Models, texts: Sequence[Sequence[str]]) -> list[float]:
-    """Return what the judge, which was never climbed, thinks of pictures [n], each's mean over its texts."""
-    from fusedream_nb.method.scores import CLIPScore
+def _judge(images: Tensor, models: Models, texts: Sequence[Sequence[Any]]) -> list[float]:
+    """Return what the judge, which was never climbed, thinks of pictures [n], a mean over each's prompts."""
+    import torch
+
+    from fusedream_nb.method.scores import encode_prompts
 
     with warnings.catch_warnings(action="ignore"):  # the climbed encoder has named the unknown words
-        columns = [CLIPScore(models.judge, column)(images) for column in zip(*texts, strict=True)]
-    return (sum(columns[1:], columns[0]) / len(columns)).detach().tolist()
+        vectors = models.judge.encode_image(images).detach()
+        prompts = [encode_prompts(models.judge, column) for column in zip(*texts, strict=True)]
+    return torch.stack([(vectors * column).sum(-1) for column in prompts]).mean(0).tolist()
 
 
 def slug(prompt: str, seed: int) -> str:
@@ -220,22 +222,17 @@ def save(
     Raises ValueError for another shape, and OSError, leaving nothing behind, where the folder cannot be
     written to or the disk is full.
     """
-    text, folder = _to_json(record), Path(folder)
+    text, name = _to_json(record), slug(record.prompt, record.seed)
     data = {".json": text.encode() + b"\n", **(companions or {}), ".png": png.encode(image, text)}
-    name = slug(record.prompt, record.seed)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for number in itertools.chain([""], (f"_{n}" for n in itertools.count(2))):
-            path = folder / f"{name}{number}.png"
-            there = [end for end in SUFFIXES if os.path.lexists(path.with_suffix(end))]
-            replaces = ".png" in there and _supersedes(record, path)
-            if there and not (replaces and all(_is_ours(path.with_suffix(end)) for end in there)):
-                continue
-            with suppress(FileExistsError):
-                png.write({path.with_suffix(end): each for end, each in data.items()}, new=not replaces)
-                return path
-    except OSError as error:
-        raise png.cannot_write(folder, error) from error
+    for number in itertools.chain([""], (f"_{n}" for n in itertools.count(2))):
+        path = Path(folder) / f"{name}{number}.png"
+        there = [end for end in SUFFIXES if os.path.lexists(path.with_suffix(end))]
+        replaces = ".png" in there and _supersedes(record, path)
+        if there and not (replaces and all(_is_ours(path.with_suffix(end)) for end in there)):
+            continue
+        with suppress(png.Taken):
+            png.write({path.with_suffix(end): each for end, each in data.items()}, new=not replaces)
+            return path
     raise AssertionError("there is always another number")
 
 
@@ -249,11 +246,11 @@ def _supersedes(record: Record, path: Path) -> bool:
 
 def _is_ours(path: Path) -> bool:
     """Whether a file was written beside a picture by this package: it says so inside."""
-    if path.suffix == ".json":
-        with suppress(ValueError, OSError, AttributeError):
-            return {"prompt", "seed", "package"} <= json.loads(path.read_text("utf-8")).keys()
-        return False
-    return png.CHUNK.encode() in path.read_bytes()
+    with suppress(ValueError, OSError, AttributeError):
+        data = path.read_bytes()
+        own = path.suffix != ".json" or {"prompt", "seed", "package"} <= json.loads(data).keys()
+        return own and (path.suffix == ".json" or png.CHUNK.encode() in data)
+    return False
 
 
 def _to_json(record: Record) -> str:
@@ -272,10 +269,7 @@ def read_record(path: str | Path) -> Record:
     if "figure" in values:
         again = f"fusedream-nb reproduce {values['figure']}"
         raise ValueError(f"{path} is a figure of many pictures; to draw it again: {again}")
-    try:
-        return Record(**values)
-    except TypeError as error:
-        raise _unreadable(path, error) from error
+    return Record(**values)
 
 
 def read_values(path: str | Path) -> dict[str, Any]:
@@ -284,13 +278,27 @@ def read_values(path: str | Path) -> dict[str, Any]:
     if text is None:
         raise ValueError(f"{path} holds no record: fusedream-nb did not write it, or it was edited since.")
     try:
-        values = json.loads(text)
+        values = dict(json.loads(text))
         if values["format"] > FORMAT:
             raise ValueError(f"its format {values['format']} is newer than this program; upgrade it")
-        return dict(values)
+        if "figure" not in values:
+            for name, value in asdict(Record(**values)).items():
+                if not _fits(value, get_type_hints(Record)[name]):
+                    raise ValueError(f"its {name} is {str(value)[:40]!r}")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _unreadable(path, error) from error
+        raise ValueError(f"The record in {path} cannot be read ({error}).") from error
+    return values
 
 
-def _unreadable(path: str | Path, error: Exception) -> ValueError:
-    return ValueError(f"The record in {path} cannot be read ({error}).")
+def _fits(value: Any, wanted: Any) -> bool:  # noqa: ANN401
+    """Whether a value from JSON is of a field's type."""
+    kind, parts = get_origin(wanted), get_args(wanted)
+    if kind is UnionType:
+        return any(_fits(value, part) for part in parts)
+    if kind is list:
+        return isinstance(value, list) and all(_fits(each, parts[0]) for each in value)
+    if kind is dict:
+        return isinstance(value, dict) and all(_fits(each, parts[1]) for each in value.values())
+    if wanted in (int, float):
+        return isinstance(value, int | wanted) and not isinstance(value, bool) and abs(value) < 2**63
+    return wanted is Any or isinstance(value, wanted)

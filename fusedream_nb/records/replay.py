@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import fields
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fusedream_nb.records import png
-from fusedream_nb.records.record import SURROUNDINGS, Record, describe, hashes, read_record
+from fusedream_nb.records.record import FORMAT, SURROUNDINGS, Record, describe, hashes, read_record
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fusedream_nb.method.run import RunConfig, Step
+    from fusedream_nb.method.run import Run, Step
     from fusedream_nb.models import Models
 
 
@@ -26,7 +27,7 @@ def replay(path: str | Path, *, device: str | None = None) -> tuple[Tensor, int]
     Warns where the weights or the device are not the recorded ones. Raises what :func:`read_record`,
     ``load`` and ``fusedream`` raise.
     """
-    image, _ = rerun(read_record(path), device=device)
+    image, _ = rerun(path, device=device)
     return image, difference(path, image)
 
 
@@ -43,48 +44,88 @@ def changes(old: Record, new: Record) -> list[str]:
 
 
 def rerun(
-    record: Record, *, device: str | None = None, watch: Callable[[Step], object] = lambda step: None
+    path: str | Path,
+    *,
+    device: str | None = None,
+    watch: Callable[[list[str]], Callable[[Step], object]] = lambda prompts: lambda step: None,
 ) -> tuple[Tensor, Record]:
-    """Run a record's whole batch again, its knobs turned where they were; return its picture and record.
+    """Run a picture's whole batch again, its knobs turned where they were.
 
-    The picture is [3, h, w]; the device is the recorded one, if there is such a one here. ``watch`` is
-    shown every step.
+    Returns the picture [3, h, w] and its new record. The device is the recorded one, if there is such a one
+    here. ``watch`` is given the prompt, and what it returns is shown every step.
     """
-    import torch
-
-    from fusedream_nb.method import run_from
-
-    run = run_from(config_of(record), _load_again(record, device))
-    turned: dict[int, dict[str, Any]] = {}
-    for entry in record.knobs:
-        turned.setdefault(entry["step"], {}).update(
-            {run.renamed.get(k, k): v for k, v in entry.items() if k != "step"}
-        )
-    threads = torch.get_num_threads()
-    torch.set_num_threads(min(record.threads or threads, os.cpu_count() or 1))  # sums depend on it
-    try:
+    record = read_record(path)
+    show = watch([record.prompt])
+    with _named(path), threads(record.threads):
+        run = _begin_again(record, device)
+        turned: dict[int, dict[str, Any]] = {}
+        for entry in record.knobs:
+            own = {run.renamed.get(k, k): v for k, v in entry.items() if k != "step"}
+            turned.setdefault(index(entry["step"]), {}).update(own)
         for step in run:
-            watch(step)
+            show(step)
             if step.index >= record.steps_done:
                 break
             run.set(**turned.get(step.index, {}))
         return describe(run)[record.place]
+
+
+@contextmanager
+def threads(wanted: int) -> Iterator[None]:
+    """Compute with so many threads (0: as many as now), where there are as many: sums depend on it."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, min(wanted or before, os.cpu_count() or 1)))
+    try:
+        yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
-def config_of(record: Record) -> RunConfig:
-    """Return what a record's run was asked for."""
-    from fusedream_nb.method import run_class
+@contextmanager
+def _named(path: str | Path) -> Iterator[None]:
+    """Say which file's record it is that cannot be run."""
+    try:
+        yield
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        raise ValueError(f"What made {path} cannot be run again ({str(error).rstrip('.')}).") from error
+
+
+def _begin_again(record: Record, device: str | None) -> Run[Any]:
+    """Return the run of a record's batch, before its first step."""
+    from fusedream_nb.method.budgets import Budget
+
+    sizes = {f.name: getattr(record, f.name) for f in fields(Budget) if f.name != "name"}
+    return run_of(
+        record.method,
+        record.batch_prompts or [record.prompt],
+        record.batch_seeds or [record.seed],
+        {"name": record.budget, **sizes},
+        record.options,
+        _load_again(record, device),
+        record.format,
+    )
+
+
+def run_of(
+    method: str,
+    prompts: Sequence[Any],
+    seeds: Sequence[int],
+    sizes: dict[str, Any],
+    options: dict[str, Any],
+    models: Models,
+    format: int = FORMAT,  # noqa: A002  as a Record calls it
+) -> Run[Any]:
+    """Return a run, before its first step, from what JSON holds of it; raises anything for what is none."""
+    from fusedream_nb.method import run_class, run_from
     from fusedream_nb.method.budgets import Budget
     from fusedream_nb.method.run import RunConfig, unpacked
 
-    numbers = {f.name: getattr(record, f.name) for f in fields(Budget) if f.name != "name"}
-    prompts, seeds = record.batch_prompts or [record.prompt], record.batch_seeds or [record.seed]
-    kind = run_class(record.method)
-    options = unpacked(record.options, kind.parts)
-    config = RunConfig(kind.method, prompts, seeds, Budget(record.budget, **numbers), options)
-    return kind.upgraded(config) if record.format < 4 else config
+    kind = run_class(method)
+    texts, own = list(unpacked(prompts, kind.parts)), unpacked(options, kind.parts)
+    config = RunConfig(kind.method, texts, list(seeds), Budget(**sizes), own)
+    return run_from(kind.upgraded(config) if format < 4 else config, models)
 
 
 def _load_again(record: Record, device: str | None) -> Models:

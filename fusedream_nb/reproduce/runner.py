@@ -26,7 +26,7 @@ from fusedream_nb.models.weights import entry
 from fusedream_nb.records import png
 from fusedream_nb.records.record import hashes
 from fusedream_nb.reproduce.pool import FIGURES, Job, run_all
-from fusedream_nb.reproduce.results import Result, collect, read
+from fusedream_nb.reproduce.report import Result, collect, read
 
 
 @dataclass(frozen=True)

@@ -151,7 +151,7 @@ def test_a_job_of_another_version_is_named(tmp_path, capsys):
     (tmp_path / ".unfinished-0").mkdir()
     (tmp_path / ".unfinished-0" / "job.json").write_text('{"pairs": []}')
     assert main(["generate", "--resume", str(tmp_path)]) == 2
-    assert "Another version began" in capsys.readouterr().err
+    assert "of another version" in capsys.readouterr().err
 
 
 def test_a_stopped_composition_goes_on_where_it_was(models, tmp_path):

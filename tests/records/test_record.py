@@ -359,7 +359,7 @@ def test_what_no_text_holds_is_told(models, pictures):
     with pytest.raises(ValueError, match="has not begun"):
         describe(run)
     next(run)
-    with pytest.raises(ValueError, match="a prompt is an image"):
+    with pytest.raises(ValueError, match="an argument is a Tensor; give a picture as the Path of its file"):
         describe(run)
 
 

@@ -39,6 +39,14 @@ def test_a_file_is_read_right(tmp_path, name):
     assert read(tmp_path / name) == DOGS
 
 
+LONG = "a dog " * 50_000
+
+
+def test_a_field_may_be_as_long_as_it_likes(tmp_path):
+    (tmp_path / "long.csv").write_text(f"id,caption\n1,{LONG}\n2,a blue dog\n")
+    assert read(tmp_path / "long.csv") == [LONG.strip(), "a blue dog"]
+
+
 REFUSED = {
     "latin1.csv": ("caption\na dog\na café\n".encode("latin-1"), 3, "UTF-8"),
     "latin1.txt": ("a dog\n\na café\n".encode("cp1252"), 3, "UTF-8"),
@@ -56,6 +64,9 @@ REFUSED = {
     "other.jsonl": (b'{"caption":"a dog"}\n{"name":"a cat"}\n', 2, "no column is called caption"),
     "half.jsonl": (b'"a dog"\n"\\ud83d"\n', 2, "a caption is a text"),
     "broken.json": (b'{"annotations": [\n{"caption": "a dog"},\n]}', 3, "JSON"),
+    "deep.json": (b"[" * 100_000, 1, "JSON"),
+    "deep.jsonl": (b'"a dog"\n' + b"[" * 100_000, 2, "JSON"),
+    "twice.csv": (b"caption,id,Caption\na,1,b\n", 1, "several columns are called caption"),
     "images.json": (b'{"images": []}', 1, "not COCO's"),
 }
 

@@ -36,6 +36,11 @@ def test_sixteen_bits_are_not_white(tmp_path: Path) -> None:
     assert torch.equal(read_picture(tmp_path / "ramp.tiff"), got)
 
 
+def test_a_transparent_grey_of_sixteen_bits_is_white(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[1000, 40_000]], np.uint16)).save(tmp_path / "a.png", transparency=1000)
+    assert levels(read_picture(tmp_path / "a.png")) == [[WHITE, (156, 156, 156)]]
+
+
 def test_floating_point_grey_keeps_its_range(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0.0, 0.5, 1.0]], np.float32)).save(tmp_path / "a.tiff")
     assert levels(read_picture(tmp_path / "a.tiff")) == [[(0, 0, 0), (128, 128, 128), WHITE]]
@@ -114,6 +119,9 @@ def test_arrays_pictures_of_pillow_and_tensors_are_pictures_too() -> None:
     assert [levels(read_picture(each)) for each in same] == 3 * [
         [[(0, 0, 0), RED, (0, 0, 0)], [(0, 0, 0)] * 3]
     ]
+    for wrong in (array[:0], array[..., :1, None], array.astype(float), array.transpose(2, 0, 1)[:, :, :1]):
+        with pytest.raises(ValueError, match="an array should be of uint8"):
+            read_picture(wrong)
     clear = np.dstack([array, np.zeros((2, 3), np.uint8)])
     assert levels(read_picture(clear)) == [[WHITE] * 3] * 2
     assert levels(read_picture(array[..., 0])) == [[(0, 0, 0), WHITE, (0, 0, 0)], [(0, 0, 0)] * 3]

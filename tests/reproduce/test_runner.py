@@ -22,7 +22,7 @@ from markdown_it import MarkdownIt
 from PIL import Image
 
 from fusedream_nb.cli import main
-from fusedream_nb.reproduce import results, runner
+from fusedream_nb.reproduce import report, runner
 
 HOSTILE = '<script>alert(1)</script> | `$x$` & "q" ![x](javascript:y) **b**'
 DRAW = """
@@ -96,7 +96,7 @@ def out(folder, tmp_path_factory):
 
 
 def result(out, name):
-    return results.read(out / f"{name}.json")
+    return report.read(out / f"{name}.json")
 
 
 def test_a_notebook_that_passes_leaves_figure_notebook_and_result(out):
@@ -390,17 +390,17 @@ def scratch(folder, name, *drawn):
 
 
 def test_a_process_that_died_is_a_failure_and_old_figures_go_with_their_result(tmp_path):
-    first = results.collect("01_x", {}, scratch(tmp_path, "a", "fd-02.png", "fd-02-b.png"), -9, tmp_path)
+    first = report.collect("01_x", {}, scratch(tmp_path, "a", "fd-02.png", "fd-02-b.png"), -9, tmp_path)
     assert first.failure["error"] == "The notebook's process ended with code -9."
     assert first.failure["traceback"] == "the last words"
     assert {path.name for path in tmp_path.iterdir()} == {"01_x.json", "fd-02.png", "fd-02-b.png"}
     assert result(tmp_path, "01_x") == first
-    results.collect("01_x", {}, scratch(tmp_path, "b", "fd-02.png"), -9, tmp_path)
+    report.collect("01_x", {}, scratch(tmp_path, "b", "fd-02.png"), -9, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"01_x.json", "fd-02.png"}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"notebook": 1}', "\x00"])
 def test_what_is_no_result_is_none(tmp_path, text):
     (tmp_path / "x.json").write_text(text)
-    assert results.read(tmp_path / "x.json") is None
-    assert results.read(tmp_path / "none.json") is None
+    assert report.read(tmp_path / "x.json") is None
+    assert report.read(tmp_path / "none.json") is None
