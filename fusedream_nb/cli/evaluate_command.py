@@ -143,7 +143,7 @@ def _plan(
 def _draw(states: Iterator[tuple[int, int]]) -> None:
     """Make what is missing under a bar; Ctrl-C says what is kept."""
     made, total, began = 0, 0, time.monotonic()
-    with redirect_stdout(sys.stderr), Bar() as bar:  # Ray tells of its workers on stdout
+    with redirect_stdout(sys.stderr), Bar() as bar:  # Ray reports its workers on stdout
         try:
             for made, total in states:
                 rate = 60 * made / (time.monotonic() - began)

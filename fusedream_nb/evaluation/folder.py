@@ -113,7 +113,9 @@ class Folder:
             return SCHEMA.empty_table()
         try:  # what is half-written begins with a dot, and datasets pass over it
             return ds.dataset(root, SCHEMA, "parquet", self.files).to_table(columns and list(columns))
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowInvalid, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # the disk's, not Parquet's
+                raise
             what = f"A part of the records in {root} is damaged; delete it"
             raise ValueError(f"{what}, and the same command makes its pictures again ({error}).") from error
 

@@ -114,7 +114,6 @@ RULES: dict[str, type[BilevelRule | LinearRule | InverseRule | ScoreRule]] = {
     "inverse": InverseRule,
     "augclip": ScoreRule,
 }
-RIVALS = tuple(RULES)
 
 
 def rule(name: str = "bilevel", *, beta: float = 1.0, lam: float = 0.5) -> Rule:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import ipywidgets as widgets
 
-from fusedream_nb.method.barrier import RIVALS
+from fusedream_nb.method.barrier import RULES
 from fusedream_nb.method.run import Run
 
 from .session import Session
@@ -64,7 +64,7 @@ class Knob:
 
 
 KNOBS = (
-    Knob("prompt", "Words", "What the picture should show, one text a line; the best begins anew.", "lines"),
+    Knob("prompt", "Words", "What the picture should show, one text a line; the best begins again.", "lines"),
     Knob("weights", "Weights", "How much each line of the words counts, in their order.", "numbers"),
     Knob("lr", "Learning rate", "How far Adam moves in a step; too far breaks it.", "log", 1e-4, 1.0),
     Knob("steps", "Steps", "After how many steps the run ends.", "whole", 1, 2000, 1),
@@ -73,14 +73,14 @@ KNOBS = (
     Knob("translation", "Shift", "Strength of random shifts of the copies; 0 is off.", "number"),
     Knob("resize", "Resize", "Strength of random enlarging and shrinking of the copies; 0 is off.", "number"),
     Knob("cutout", "Cutout", "Side of the random hole in each copy, of half the copy's; 0 is off.", "number"),
-    Knob("noise", "Noise", "Deviation of noise on the latents that are climbed.", "number", 0, 0.5, 0.01),
-    Knob("rule", "Rule", "How the two goals of a composition are reconciled.", "choice", choices=RIVALS),
+    Knob("noise", "Noise", "Standard deviation of noise on the latents.", "number", 0, 0.5, 0.01),
+    Knob("rule", "Rule", "How a composition's two goals are reconciled.", "choice", choices=tuple(RULES)),
     Knob("beta", "β", "Share of the first goal's rise to keep (bilevel, inverse).", "number", 0, 50, 0.5),
     Knob("lam", "λ", "Weight of the words against the seam (linear).", "number"),
     Knob("alpha", "Box", "Side of the foreground's box, a share of the picture's.", "number", 0.3, 0.9),
     Knob("x", "Box, across", "Where the box stands: 0 is left, 1 is right.", "number"),
     Knob("y", "Box, down", "Where the box stands: 0 is at the top, 1 at the bottom.", "number"),
-    Knob("epsilon", "ε", "Blur of the plan, in units of the costs' spread.", "log", 0.01, 10.0),
+    Knob("epsilon", "ε", "Blur of the plan, in units of the costs' scale.", "log", 0.01, 10.0),
     Knob("patches", "Patches", "Random patches a step that are matched with the words.", "whole", 1, 128, 1),
 )  # fmt: skip
 SEED = Knob("seed", "Next seed", "The seed of the next run; Reset begins it.", "whole", 0, 9999, 1)

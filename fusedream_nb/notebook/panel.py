@@ -84,8 +84,8 @@ class Panel:
         """Return the curves of the scores, and of the losses if there are any, with the knobs' changes."""
         marks: dict[float, str] = {}
         for entry in session.run.log[-MARKS:]:
-            told = " ".join(f"{name} {value}" for name, value in entry.items() if name != "step")
-            marks[entry["step"]] = f"{marks.get(entry['step'], '')} {told}".strip()
+            knobs = " ".join(f"{name} {value}" for name, value in entry.items() if name != "step")
+            marks[entry["step"]] = f"{marks.get(entry['step'], '')} {knobs}".strip()
         last = session.history[-1][0] if session.history else 0
         curves: tuple[dict[str, list[tuple[float, float]]], ...] = {}, {}
         for index, *measured in session.history:

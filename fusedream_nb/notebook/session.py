@@ -25,7 +25,7 @@ KEEPS = 4000  # points of the curves, of which every other is dropped when there
 class Session:
     """A run and what is wanted of it; a driver calls :meth:`advance` again and again.
 
-    ``status`` says whether steps are wanted, ``message`` what there is to tell, ``error`` what went wrong,
+    ``status`` says whether steps are wanted, ``message`` what there is to report, ``error`` what went wrong,
     ``history`` holds (step, scores, losses) of the first picture, by their names. ``callbacks`` are called
     after everything that happens. ``keep`` saves the pictures. Nothing here knows of widgets.
     The run is stopped after so many ``seconds``, pauses included. ``post`` is how another thread hands
@@ -143,7 +143,7 @@ class Session:
     def advance(self) -> bool:
         """Make one step if one is wanted, and return whether it was made; what goes wrong is kept.
 
-        A value that a knob refuses is told. Where memory runs out, the run goes back before the step, and
+        A value that a knob refuses is reported. Where memory runs out, the run goes back before the step, and
         waits. Anything else ends it.
         """
         if not (self.status == "playing" or self._once):

@@ -164,7 +164,7 @@ def curves(
     figure: str | None = None,
     world: str | None = None,
 ) -> Figure:
-    """Draw named curves [steps]; curves [seeds, steps] as their mean with a band of one deviation.
+    """Draw named curves [steps]; curves [seeds, steps] as their mean with a band of one standard deviation.
 
     ``x`` [steps] is 0, 1, … unless given, on a logarithmic axis with ``log``.
     Raises ValueError for a blank ``alt``, for no curves, for an ``x`` of another length, and for a
@@ -190,7 +190,7 @@ def curves(
 
 
 def _curve(ax: Axes, place: int, name: str, runs: Tensor, x: Sequence[float] | None) -> None:
-    """Draw the mean of runs [n, steps] and, of several, the band of one sample deviation about it."""
+    """Draw the mean of runs [n, steps] and, of several, the band of one standard deviation."""
     mean, colour = runs.mean(0), PALETTE[place % len(PALETTE)]
     at = range(len(mean)) if x is None else x
     if len(at) != len(mean):
@@ -199,8 +199,8 @@ def _curve(ax: Axes, place: int, name: str, runs: Tensor, x: Sequence[float] | N
     dash = DASHES[place % len(DASHES)]
     ax.plot(at, mean, color=colour, linestyle=dash, linewidth=1.6, marker=marker, markersize=3, label=name)
     if len(runs) > 1:
-        spread = runs.std(0)
-        ax.fill_between(at, mean - spread, mean + spread, color=colour, alpha=0.18, linewidth=0)
+        std = runs.std(0)
+        ax.fill_between(at, mean - std, mean + std, color=colour, alpha=0.18, linewidth=0)
 
 
 @rc_context(STYLE)

@@ -90,7 +90,7 @@ def _undamaged(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # what is no state makes torch and a run say anything
-        raise ValueError(f"{path} is damaged or no state of a run; remove it to begin anew.") from error
+        raise ValueError(f"{path} is damaged or no state of a run; remove it to begin again.") from error
 
 
 def made_by(run: Run[Any]) -> dict[str, str]:

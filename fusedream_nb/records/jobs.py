@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fusedream_nb.method.run import Run, Step
     from fusedream_nb.models import Models
 
-TOLD = ("prompt", "seed", "score", "judge_score", "seconds", "steps", "steps_done")  # of each picture
+SHOWN = ("prompt", "seed", "score", "judge_score", "seconds", "steps", "steps_done")  # of each picture
 UNFINISHED = ".unfinished-"
 Row = dict[str, Any]
 
@@ -186,5 +186,5 @@ def _save(run: Run[Any], out: Path, film: Film | None) -> list[Row]:
         films = film.encode(i) if film else {}
         path = save(image, what, out, companions=films)
         kept = [str(path.with_suffix(end)) for end in films]
-        rows.append({"path": str(path), **{name: getattr(what, name) for name in TOLD}, "film": kept})
+        rows.append({"path": str(path), **{name: getattr(what, name) for name in SHOWN}, "film": kept})
     return rows

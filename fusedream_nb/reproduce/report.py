@@ -157,8 +157,8 @@ def write(out: Path) -> Path:
 def verdicts(claims: Sequence[dict[str, Any]]) -> str:
     """Return how many claims hold, how many differ, and how many do not count, if there are such."""
     found = Counter(map(verdict, claims))
-    told = f"{found['holds']} hold, {found['differs']} differ" if claims else "no claims"
-    return f"{told}, {found['not counted']} not counted" if found["not counted"] else told
+    text = f"{found['holds']} hold, {found['differs']} differ" if claims else "no claims"
+    return f"{text}, {found['not counted']} not counted" if found["not counted"] else text
 
 
 def line(result: Result) -> str:

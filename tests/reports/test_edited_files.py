@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 
 import fusedream_nb as fd
 from fusedream_nb.cli import main
+from fusedream_nb.evaluation.folder import Folder
 from fusedream_nb.method.budgets import Budget
 from fusedream_nb.records import jobs, png
 from fusedream_nb.records.checkpoint import FILE
@@ -147,3 +149,26 @@ def test_an_edited_record_never_replaces_a_picture(made, tmp_path) -> None:
     path = save(picture, told, tmp_path)
     path.write_bytes(png.encode(picture, json.dumps({**asdict(told), "steps_done": "x"})))
     assert save(picture, told, tmp_path) != path
+
+
+def test_a_part_of_a_table_that_was_cut_or_overwritten(tmp_path) -> None:
+    folder = Folder(str(tmp_path))
+    numbers = {"augclip": 0.1, "clip": [0.1] * 8, "judge": [0.2] * 8, "seconds": 1.0}
+    folder.add(
+        [{"caption": f"dog {i}", "method": "m", "seed": 0, "picture": "p", **numbers} for i in range(3)]
+    )
+    (path,) = tmp_path.rglob("*.parquet")
+    whole, rng = path.read_bytes(), random.Random(0)
+    for end in range(0, len(whole), 211):
+        path.write_bytes(whole[:end])
+        with pytest.raises(ValueError, match=r"is damaged; delete it, and the same command makes"):
+            folder.records("m", 0)
+    for _ in range(60):
+        data = bytearray(whole)
+        for place in rng.sample(range(len(data)), 8):
+            data[place] = rng.randrange(256)
+        path.write_bytes(data)
+        try:
+            folder.records("m", 0)
+        except ValueError as error:
+            assert "is damaged; delete it" in str(error)
