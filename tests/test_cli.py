@@ -299,6 +299,22 @@ def test_doctor_finds_what_is_well_and_what_is_not(models, run, tmp_path, monkey
     assert re.search(r"^fail +lpips-squeeze", out, re.MULTILINE)
 
 
+def test_doctor_prepares_a_workshop(run, tmp_path, monkeypatch):
+    code, out, _ = run("doctor", "--workshop", "--people", "100000", "--json")
+    checks = {check["name"]: check for check in json.loads(out)}
+    assert code == 0, out
+    assert checks["notebooks"]["found"] == "17, imports tried"
+    assert "steps" in checks["a picture"]["found"]
+    assert checks["100000 people"]["status"] == "warn"
+    assert re.search(r"enough for \d+;", checks["100000 people"]["advice"])
+    cell = {"cell_type": "code", "source": "import torch\nimport no_such_module"}
+    (tmp_path / "00_new.ipynb").write_text(json.dumps({"cells": [cell]}))
+    monkeypatch.setenv("FUSEDREAM_NOTEBOOKS", str(tmp_path))
+    code, out, _ = run("doctor", "--workshop")
+    assert code == 1
+    assert re.search(r"^fail +00_new +No module named 'no_such_module'", out, re.MULTILINE)
+
+
 @pytest.fixture
 def start(tmp_path):
     """Start `generate` with a start of M samples in a terminal of its own; return it and its stderr."""

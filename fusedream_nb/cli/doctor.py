@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import platform
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import cache_from_source
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
+import fusedream_nb as fd
 from fusedream_nb.cli.terminal import Json, table
 
 Row = dict[str, str]
 GB = 1e9
 MEMORY, DISK = 1.2 * GB, 0.5 * GB  # what the sticker world needs free
+KERNEL = 1.5 * GB  # the most that a notebook's kernel takes
 LIBRARIES = {  # what pip calls a module, and the module
     "torch": "torch",
     "torchvision": "torchvision",
@@ -33,9 +38,15 @@ COMPILED = (
 )
 
 
-def doctor(as_json: Json = False) -> None:
+def doctor(
+    workshop: Annotated[
+        bool, typer.Option("--workshop", help="Also the notebooks' imports, a picture, memory for PEOPLE.")
+    ] = False,
+    people: Annotated[int, typer.Option(min=1, help="How many share this machine.")] = 1,
+    as_json: Json = False,
+) -> None:
     """Check Python, libraries, devices, memory, disk, weights and what the notebooks need."""
-    rows = list(examine())
+    rows = [*examine(), *(prepare(people) if workshop else ())]
     if as_json:
         print(json.dumps(rows, indent=1))
     else:
@@ -64,6 +75,30 @@ def examine() -> Iterator[Row]:
         except PackageNotFoundError:
             advice = f"For the notebooks: python -m pip install {package}"
             yield _row(package, "not installed", False, advice)
+
+
+def prepare(people: int) -> Iterator[Row]:
+    """Look at what a workshop needs: every notebook's imports, a picture in a minute, memory for all."""
+    from fusedream_nb.reproduce.figures import notebooks
+
+    for path in (paths := notebooks(["all"])):
+        cells = [cell for cell in json.loads(path.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
+        parts = [node for cell in cells for node in ast.parse("".join(cell["source"])).body]
+        imports = [node for node in parts if isinstance(node, ast.Import | ast.ImportFrom)]
+        try:
+            exec(compile(ast.Module(imports, []), path.name, "exec"), {})
+        except ImportError as error:
+            yield _row(path.stem, str(error), False, "python -m pip install -e '.[notebook,test]'", "fail")
+    yield _row("notebooks", f"{len(paths)}, imports tried")
+    began = time.monotonic()
+    *_, last = fd.fusedream("a photo of a blue dog", fd.load())
+    seconds = time.monotonic() - began
+    yield _row(
+        "a picture", f"{seconds:.0f} s, {last.total} steps", seconds < 60, "Use FUSEDREAM_BUDGET=smoke."
+    )
+    free, need = _memory(), people * KERNEL
+    few = f"It is enough for {free // KERNEL:.0f}; the others work in pairs, in Colab, or read the book."
+    yield _row(f"{people} people", f"{free / GB:.1f} GB free of {need / GB:.1f} needed", free >= need, few)
 
 
 def _row(name: str, found: str, good: bool = True, advice: str = "", bad: str = "warn") -> Row:

@@ -85,8 +85,8 @@ def test_unknown_and_old_names_are_told():
         fd.budget("quick", figure="fd-99")
 
 
-def test_the_readmes_table_is_the_budgets_own():
-    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+def test_the_books_table_is_the_budgets_own():
+    table = (Path(__file__).parents[2] / "docs" / "using.md").read_text("utf-8")
     for name, sizes in BUDGETS.items():
         numbers = f"| {sizes.M:,} | {sizes.k} | {sizes.steps:,} | {sizes.copies} | {sizes.lr:g} |"
-        assert any(row.startswith(f"| `{name}` |") and row.endswith(numbers) for row in readme.splitlines())
+        assert any(row.startswith(f"| `{name}` |") and row.endswith(numbers) for row in table.splitlines())
