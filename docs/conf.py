@@ -1,6 +1,7 @@
 """The book: Sphinx and MyST-NB read docs/, notebooks/ and workshop/ as they are; no cell is executed.
 
-    python -m pip install -e ".[book]" && python -m sphinx -W --keep-going -c docs . book/html -d book/doctrees
+    python -m pip install -e ".[book]"
+    python -m sphinx -W --keep-going -c docs . book/html -d book/doctrees
 
 Links hold on GitHub and in the book alike, since the repository's root is the source. Nothing is loaded from
 elsewhere: formulas become MathML, the search runs in the browser. (Jupyter Book 2 needs Node and fetches its
@@ -33,6 +34,8 @@ include_patterns = ["docs/*.md", "notebooks/[0-9]*.ipynb", "workshop/*.md", "CHA
 root_doc = "docs/index"
 nb_execution_mode = "off"
 nb_merge_streams = True
+nb_code_prompt_show = "Show the code"
+nb_code_prompt_hide = "Hide the code"
 myst_enable_extensions = ["amsmath", "dollarmath", "html_image"]
 myst_heading_anchors = 3
 suppress_warnings = [
@@ -78,7 +81,8 @@ def page(notebook: dict[str, Any]) -> str:
     """Return a notebook as JSON: badges as plain links, alternative texts, solutions and set-up folded."""
     for cell in notebook["cells"]:
         text, tags = "".join(cell["source"]), cell["metadata"].setdefault("tags", [])
-        cell["source"] = re.sub(r"\[!\[([^]]+)\]\(\S+?svg\)\]", r"[\1]", text)
+        text = re.sub(r"\[!\[([^]]+)\]\(\S+?svg\)\]", r"[\1]", text)
+        cell["source"] = text.replace("\n[Launch on Binder]", " · [Launch on Binder]")
         if {"solution", "setup"} & set(tags):
             tags.append("hide-input")
         alts = [out["metadata"]["image/png"]["alt"] for out in cell.get("outputs", []) if picture(out)]
@@ -109,20 +113,18 @@ def gallery() -> str:
     for figure in figures.FIGURES:
         path = next((ROOT / "notebooks").glob(f"{figure.notebook}_*.ipynb"))
         notebook = json.loads(path.read_text("utf-8"))
-        parts.append(f"## {figure.id}: {figure.caption}\n")
+        parts.append(f"({figure.id})=\n## {figure.id}: {figure.caption}\n")
         if found := drawn(figure, notebook):
             (folder / f"{figure.id}.png").write_bytes(base64.b64decode(found[0]))
             alt = re.sub(r"([\[\]*_])", r"\\\1", found[1]["metadata"]["image/png"]["alt"])
             parts.append(f"![{alt}](_figures/{figure.id}.png)\n")
-        texts = [
-            "".join(out.get("text", "")) for cell in notebook["cells"] for out in cell.get("outputs", [])
-        ]
-        claims = [match for text in texts for match in VERDICT.findall(text) if match[0] == figure.id]
+        outputs = [out for cell in notebook["cells"] for out in cell.get("outputs", [])]
+        told = [match for out in outputs for match in VERDICT.findall("".join(out.get("text", "")))]
+        claims = [match for match in told if match[0] == figure.id]
         parts += [f"- **{word}**: {statement}" for _, statement, word in claims]
         parts += [f"- The paper prints: {figure.paper}"] if figure.paper else []
-        parts.append(
-            f"\n[Notebook {figure.notebook}](../notebooks/{path.name}), or `fusedream-nb reproduce {figure.id}`\n"
-        )
+        parts.append(f"\n[Notebook {figure.notebook}](../notebooks/{path.name}) ·")
+        parts.append(f"`fusedream-nb reproduce {figure.id}`\n")
     return "\n".join(parts)
 
 
@@ -136,9 +138,8 @@ def api() -> str:
         if (own := name.split(".")[1]) != layer:
             parts.append(f"## {own}\n")
             layer = own
-        parts.append(
-            f"### {name.removeprefix('fusedream_nb.')}\n\n```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n```\n"
-        )
+        parts.append(f"### {name.removeprefix('fusedream_nb.')}\n")
+        parts.append(f"```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n```\n")
     return "\n".join(parts)
 
 

@@ -22,7 +22,11 @@ import nbformat
 from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parent.parent
-REVEAL = "https://unpkg.com/reveal.js@4.6.1"
+
+STYLE = (  # pictures large and in the middle
+    "<style>.reveal img { display: block; margin: 0 auto; width: 100%; height: 480px; object-fit: contain; }"
+    " .reveal h1, .reveal h2 { font-size: 36px; text-align: center; }</style>"
+)
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,7 @@ def deck(paths: list[Path]) -> NotebookNode:
         pictures = [out for out in cell.get("outputs", []) if "image/png" in out.get("data", {})]
         if tagged(cell, "slide") and pictures:
             made.cells += [_slide(f"## {heading}", "slide"), _slide("", "-", pictures)]
+    made.cells[0].source += f"\n\n{STYLE}"
     return made
 
 
@@ -124,12 +129,19 @@ def _slide(source: str, kind: str, outputs: list[NotebookNode] | None = None) ->
     )
 
 
-def slides(paths: list[Path], reveal: str = REVEAL) -> str:
-    """Return the deck as one page by nbconvert; ``reveal`` is where reveal.js is, online or in a folder."""
+def slides(paths: list[Path], modules: str = "") -> str:
+    """Return the deck as one page by nbconvert; ``modules`` is npm's folder, for a room offline."""
     from nbconvert import SlidesExporter
 
-    exporter = SlidesExporter(reveal_url_prefix=reveal, exclude_input=True, exclude_output_prompt=True)
-    return exporter.from_notebook_node(deck(paths))[0]
+    names = {
+        "reveal_url_prefix": "reveal.js",
+        "require_js_url": "requirejs/require.js",
+        "jquery_url": "jquery/dist/jquery.js",
+    }
+    local = {trait: f"{modules}/{name}" for trait, name in names.items()} if modules else {}
+    return SlidesExporter(exclude_input=True, exclude_output_prompt=True, **local).from_notebook_node(
+        deck(paths)
+    )[0]
 
 
 def main() -> None:
@@ -140,15 +152,13 @@ def main() -> None:
     parser.add_argument("kind", choices=["student", "teacher", "slides"])
     parser.add_argument("numbers", nargs="*", help="notebooks, such as 00 07; all unless given")
     parser.add_argument("--out", type=Path, help="a folder beside docs/, so that links hold")
-    parser.add_argument(
-        "--reveal", default=REVEAL, help="where reveal.js is; a folder for a room without a network"
-    )
+    parser.add_argument("--modules", default="", help="npm's folder with reveal.js, for a room offline")
     given = parser.parse_args()
     out = given.out or ROOT / f"workshop-{given.kind}"
     out.mkdir(parents=True, exist_ok=True)
     paths = notebooks(given.numbers)
     if given.kind == "slides":
-        (out / "index.html").write_text(slides(paths, given.reveal), "utf-8")
+        (out / "index.html").write_text(slides(paths, given.modules), "utf-8")
     for path in paths if given.kind != "slides" else ():
         make = {"student": student, "teacher": teacher}[given.kind]
         nbformat.write(make(nbformat.read(path, as_version=4)), out / path.name)

@@ -12,7 +12,7 @@ import workshop_build as build
 
 @pytest.fixture(scope="module")
 def page():
-    return build.slides(build.notebooks(["00", "12"]), reveal="reveal.js")
+    return build.slides(build.notebooks(["00", "12"]), modules="node_modules")
 
 
 def test_every_tagged_picture_is_on_a_slide_with_its_alternative_text(page):
@@ -32,9 +32,10 @@ def test_slides_show_no_code(page):
     assert "torch" not in re.sub(r"<(script|style).*?</\1>|data:image[^\"]+", "", page, flags=re.DOTALL)
 
 
-def test_slides_take_reveal_from_where_they_are_told(page):
-    assert 'src="reveal.js/dist/' in page or "reveal.js/dist/reveal" in page
-    assert "unpkg.com/reveal" not in page
+def test_slides_for_a_room_offline_take_scripts_from_a_folder(page):
+    assert '"node_modules/reveal.js/dist/reveal.js"' in page
+    assert '<script src="node_modules/requirejs/require.js">' in page
+    assert "reveal.js@" not in page  # as nbconvert names it on the web
 
 
 def test_each_notebook_has_slides():
