@@ -15,19 +15,21 @@ import json
 import os
 import pkgutil
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
 from docutils.utils.math.latex2mathml import tex2mathml
+from fusedream_nb.reproduce.results import VERDICT
 from sphinx.application import Sphinx
 
 import fusedream_nb
 from fusedream_nb.reproduce import figures
-from fusedream_nb.reproduce.results import VERDICT
 
 ROOT = Path(__file__).parent.parent
-SOURCE = "https://github.com/fusedream-nb/fusedream-nb/blob/main/"
 project, author, release = "fusedream_nb", "fusedream_nb contributors", fusedream_nb.__version__
+HOME = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["urls"]["Homepage"]
+SOURCE = f"{HOME}/blob/v{release}/"
 copyright = author  # noqa: A001 (Sphinx's own name)
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 include_patterns = ["docs/*.md", "notebooks/[0-9]*.ipynb", "workshop/*.md", "CHANGELOG.md", "CONTRIBUTING.md"]

@@ -159,7 +159,7 @@ def test_all_notebooks_share_one_setup_cell_that_spares_colabs_own(path):
 
 def test_badges_setup_and_urls_name_one_repository(tmp_path):
     """A command points them all at a fork, and back; today it has nothing to do."""
-    names = ("pyproject.toml", "CITATION.cff", "CHANGELOG.md", "README.md", "docs", "notebooks")
+    names = ("pyproject.toml", "CITATION.cff", "CHANGELOG.md", "README.md", "docs", "workshop", "notebooks")
     for path in (
         path for name in names for path in [ROOT / name, *(ROOT / name).glob("*")] if path.is_file()
     ):
@@ -168,7 +168,7 @@ def test_badges_setup_and_urls_name_one_repository(tmp_path):
     home, tag = project(tmp_path)
     assert point(home, root=tmp_path) == []
     changed = point("someone/fork", "a-branch", tmp_path)
-    assert len(changed) == len(NOTEBOOKS) + 2
+    assert len(changed) == len(NOTEBOOKS) + 5
     assert not [path for path in changed if home in path.read_text("utf-8")]
     for path in NOTEBOOKS:
         text = (tmp_path / "notebooks" / path.name).read_text("utf-8")

@@ -14,7 +14,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = ("pyproject.toml", "CITATION.cff", "CHANGELOG.md", "README.md", "docs/*.md", "notebooks/*.ipynb")
+FILES = ("pyproject.toml", "CITATION.cff", "CHANGELOG.md", "README.md", "*/*.md", "notebooks/*.ipynb")
 HOSTS = ("github.com/", "google.com/github/", "mybinder.org/v2/gh/", "githubusercontent.com/")
 REF = r"(google\.com/github/{0}/blob/|mybinder\.org/v2/gh/{0}/|git\+https://github\.com/{0}@)[\w.-]+"
 

@@ -86,7 +86,7 @@ def prepare(people: int) -> Iterator[Row]:
         parts = [node for cell in cells for node in ast.parse("".join(cell["source"])).body]
         imports = [node for node in parts if isinstance(node, ast.Import | ast.ImportFrom)]
         try:
-            exec(compile(ast.Module(imports, []), path.name, "exec"), {})
+            exec(compile(ast.Module(list(imports), []), path.name, "exec"), {})
         except ImportError as error:
             yield _row(path.stem, str(error), False, "python -m pip install -e '.[notebook,test]'", "fail")
     yield _row("notebooks", f"{len(paths)}, imports tried")
