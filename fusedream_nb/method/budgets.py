@@ -158,17 +158,17 @@ FIGURES: dict[str, dict[str, tuple[Any, ...]]] = {
         "samples": (48, 200, 2000, 2000, 5000),
     },
     "ot-01": {  # 11: patches per step, seeds
-        "steps": (2, 48, 300, 300, 1000),
+        "steps": (2, 80, 300, 300, 1000),
         "patches": (6, 16, 32, 64, 64),
         "seeds": (2, 5, 10, 5, 20),
     },
     "ot-04": {  # 12: patches per step, seeds
-        "steps": (3, 39, 300, 300, 1000),
+        "steps": (3, 60, 300, 300, 1000),
         "patches": (6, 16, 32, 64, 64),
         "seeds": (2, 5, 10, 5, 20),
     },
     "ot-05": {  # 13: patches per step, seeds
-        "steps": (2, 18, 200, 300, 1000),
+        "steps": (2, 32, 200, 300, 1000),
         "patches": (8, 16, 32, 64, 64),
         "seeds": (2, 5, 5, 5, 5),
     },
