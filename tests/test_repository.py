@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import fusedream_nb
+from tools.minutes import LINE, write
 from tools.point_at import point, project
 
 ROOT = Path(__file__).parent.parent
@@ -177,6 +178,17 @@ def test_badges_setup_and_urls_name_one_repository(tmp_path):
         assert "git+https://github.com/someone/fork@a-branch" in text
     point(home, tag, tmp_path)
     assert all(path.read_bytes() == (ROOT / path.relative_to(tmp_path)).read_bytes() for path in changed)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS[1:], ids=lambda path: path.stem)  # the first is of the stickers
+def test_estimated_minutes_are_written_where_a_notebook_speaks_of_a_gpu(path, tmp_path):
+    copy = shutil.copy(path, tmp_path / path.name)
+    for minutes in (7, 8):  # the second time in place of the first
+        write(copy, LINE.format(minutes, "colab"))
+    old, new = path.read_text("utf-8").splitlines(), copy.read_text("utf-8").splitlines()
+    (changed,) = (line for line, before in zip(new, old, strict=True) if line != before)
+    assert changed.count("n a T4 about 8 min") == 1 and "GPU" not in changed and "about 7" not in changed
+    json.loads(copy.read_text("utf-8"))
 
 
 @each_notebook
