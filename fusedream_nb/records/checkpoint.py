@@ -36,7 +36,7 @@ def checkpointed(run: Run[S], folder: str | Path, *, every: float = EVERY) -> It
     """
     state = load_state(run, folder)
     if state is not None:
-        with _undamaged(Path(folder) / FILE):
+        with undamaged(Path(folder) / FILE):
             run.load_state_dict(state)
     return _saving(run, Path(folder), every)
 
@@ -72,7 +72,7 @@ def load_state(run: Run[Any], folder: str | Path) -> State | None:
         data = BytesIO(path.read_bytes())
     except FileNotFoundError:
         return None
-    with _undamaged(path):
+    with undamaged(path):
         saved = torch.load(data, map_location=device_of(run), weights_only=True)
         made, state = saved["made_by"], saved["state"]
         if not (made.keys() and state["best"].keys()) or state["index"] not in range(state["total"] + 1):
@@ -85,7 +85,7 @@ def load_state(run: Run[Any], folder: str | Path) -> State | None:
 
 
 @contextmanager
-def _undamaged(path: Path) -> Iterator[None]:
+def undamaged(path: Path) -> Iterator[None]:
     """Raise ValueError, naming the file, for whatever a state that is none makes go wrong."""
     try:
         yield

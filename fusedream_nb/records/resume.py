@@ -65,7 +65,8 @@ class Keeper:
         place = self.folder / f"{run.method}-{name}-{self.asked[name]}"
         state = checkpoint.load_state(run, place)
         if state is not None:
-            run.load_state_dict(state)
+            with checkpoint.undamaged(place / checkpoint.FILE):
+                run.load_state_dict(state)
         return _steps(run, place)
 
 
@@ -83,7 +84,6 @@ def _steps(run: Run[Any], place: Path) -> Iterator[Step]:
             files[place / f"{now.index:06}.pt"] = _changed(now, Tensor.half)
         past.append(replace(now, **dict.fromkeys(_large(now))))
         if monotonic() >= due or now.index >= now.total:
-            place.mkdir(parents=True, exist_ok=True)
             png.write({path: _bytes(what) for path, what in (files | {place / "steps.pt": past}).items()})
             checkpoint.save_state(run, place)
             files, due = {}, monotonic() + checkpoint.EVERY
@@ -114,5 +114,5 @@ def _bytes(what: Any) -> bytes:  # noqa: ANN401
 
 
 def _load(path: Path, run: Run[Any]) -> Any:  # noqa: ANN401
-    with torch.serialization.safe_globals(KEPT):
+    with checkpoint.undamaged(path), torch.serialization.safe_globals(KEPT):
         return torch.load(path, map_location=checkpoint.device_of(run), weights_only=True)

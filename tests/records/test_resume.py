@@ -103,3 +103,13 @@ def test_large_things_are_kept_twenty_times_a_run(models, tmp_path):
     fd.checkpoints(tmp_path)
     again = list(fd.fusedream("a blue dog", models, budget=TINY, steps=60))
     assert torch.equal(again[4].image, again[3].image) and torch.equal(again[-1].image, last.image)
+
+
+def test_a_damaged_file_is_named(models, tmp_path):
+    fd.checkpoints(tmp_path)
+    list(fd.fusedream("a blue dog", models, budget=TINY))
+    (file,) = tmp_path.glob("*/steps.pt")
+    file.write_bytes(file.read_bytes()[:100])
+    fd.checkpoints(tmp_path)
+    with pytest.raises(ValueError, match=r"steps\.pt is damaged"):
+        list(fd.fusedream("a blue dog", models, budget=TINY))
