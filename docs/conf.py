@@ -17,14 +17,14 @@ import pkgutil
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
-
-from docutils.utils.math.latex2mathml import tex2mathml
-from fusedream_nb.reproduce.results import VERDICT
-from sphinx.application import Sphinx
+from typing import TYPE_CHECKING, Any
 
 import fusedream_nb
 from fusedream_nb.reproduce import figures
+from fusedream_nb.reproduce.report import VERDICT
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parent.parent
 project, author, release = "fusedream_nb", "fusedream_nb contributors", fusedream_nb.__version__
@@ -59,6 +59,7 @@ html_copy_source = False
 def mathml(translator: Any, node: Any) -> None:  # noqa: ANN401 (Sphinx's visitor)
     """Write a formula as MathML, which every browser draws by itself."""
     from docutils.nodes import SkipNode, math_block
+    from docutils.utils.math.latex2mathml import tex2mathml
 
     tex = re.sub(r"\\big(?![a-z])", "", node.astext()).replace(r"\tfrac12", r"\tfrac{1}{2}")
     translator.body.append(tex2mathml(tex, as_block=isinstance(node, math_block)))
@@ -108,9 +109,9 @@ def drawn(figure: figures.PaperFigure, notebook: dict[str, Any]) -> tuple[str, d
     return None
 
 
-def gallery() -> str:
-    """Return every figure of both papers: caption, picture, verdicts, command."""
-    parts, folder = [], ROOT / "docs" / "_figures"
+def gallery(folder: Path = ROOT / "docs" / "_figures") -> str:
+    """Return every figure of both papers: caption, picture (written to a folder), verdicts, command."""
+    parts = []
     folder.mkdir(exist_ok=True)
     for figure in figures.FIGURES:
         path = next((ROOT / "notebooks").glob(f"{figure.notebook}_*.ipynb"))
