@@ -41,13 +41,13 @@ def write(images: Tensor, columns: int, target: Path) -> None:
 def samples(folder: Path) -> None:
     """Draw samples by class, by truncation, and interpolations."""
     weights = entry("stickers").require() / "generator"
-    generator = BigGANDeep.from_folder(weights)
+    generator = BigGANDeep.from_path(weights)
     classes = len(generator.embeddings)
     images, _, label = draw_samples(generator, 8 * classes, torch.Generator().manual_seed(1))
     write(images[label.argsort(stable=True)], 16, folder / "samples_by_class.webp")
     rows = []
     for truncation in (0.2, 0.5, 0.8, 1.0):
-        part = BigGANDeep.from_folder(weights, truncation=truncation)
+        part = BigGANDeep.from_path(weights, truncation=truncation)
         rows.append(draw_samples(part, 14, torch.Generator().manual_seed(2))[0])
     write(torch.cat(rows), 14, folder / "samples_by_truncation.webp")
     rng = torch.Generator().manual_seed(3)

@@ -136,7 +136,7 @@ def generator_card(models: Models, n: int, seed: int) -> dict[str, float]:
     card = {}
     for truncation in (1.0, 0.5):
         folder = entry("stickers").require() / "generator"
-        generator = BigGANDeep.from_folder(folder, truncation=truncation)
+        generator = BigGANDeep.from_path(folder, truncation=truncation)
         image, z, label = draw_samples(generator, n, torch.Generator().manual_seed(seed))
         vectors = features(models.judge, image)
         card[f"class at truncation {truncation}"] = _share(

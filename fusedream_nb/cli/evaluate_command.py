@@ -21,8 +21,8 @@ from fusedream_nb.cli.terminal import Bar, Device, Json, Model, Size, Stopped, s
 from fusedream_nb.records import png
 
 if TYPE_CHECKING:
-    from fusedream_nb.evaluation.metrics import Estimate
-    from fusedream_nb.evaluation.table import MethodResult, Plan, Table
+    from fusedream_nb.evaluation.metrics import Estimate, MethodResult, Table
+    from fusedream_nb.evaluation.runs import Plan
 
 ENCODERS = {"judge": "judge", "clip": "climbed", "damsm": "DAMSM"}  # as the table calls them
 FIGURE = "fd-table-1"  # whose sizes are taken
@@ -73,11 +73,9 @@ def evaluate(
         if find_spec(module) is None:
             raise ValueError(f'{module} is missing; python -m pip install "fusedream_nb[{extra}]" brings it.')
     plan = _plan(captions, methods, limit, model, budget, device, bool(ray))
-    from fusedream_nb.evaluation.folder import Folder
-    from fusedream_nb.evaluation.metrics import FEW
+    from fusedream_nb.evaluation.metrics import FEW, summarise
     from fusedream_nb.evaluation.networks import Damsm, network_of, reference_of
-    from fusedream_nb.evaluation.ray import on_ray
-    from fusedream_nb.evaluation.table import here, run, summarise
+    from fusedream_nb.evaluation.runs import Folder, here, on_ray, run
     from fusedream_nb.models import load
 
     # Everything that was given is opened before the first picture.
@@ -125,7 +123,7 @@ def _plan(
 
     from fusedream_nb.evaluation.captions import captions as read
     from fusedream_nb.evaluation.methods import chosen
-    from fusedream_nb.evaluation.table import Plan
+    from fusedream_nb.evaluation.runs import Plan
     from fusedream_nb.models import resolve_device
 
     model = model or os.environ.get("FUSEDREAM_MODEL") or "stickers"

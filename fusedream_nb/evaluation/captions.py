@@ -29,11 +29,9 @@ Row = tuple[str, Any]  # where in a file, and what stands there: a caption, or f
 def read(path: str | Path) -> list[str]:
     """Return the captions in a file, each once: COCO's JSON, JSON lines, a CSV or TSV, or text lines.
 
-    The suffix tells which. A table's delimiter is the one that gives its first line a column called
-    caption, text, prompt or title. COCO's captions come in a fixed random order, so that the first n are a
-    sample of n; others as they stand. Text is UTF-8, or UTF-16 with a byte order mark. Rows without a
-    caption are left out with a warning.
-    Raises ValueError, with the file and the line, for what cannot be read without guessing.
+    A table's captions are its column caption, text, prompt or title. COCO's come in a fixed random order, so
+    that the first n are a sample. Text is UTF-8, or UTF-16 with a byte order mark. Rows without a caption are
+    left out with a warning. Raises ValueError with the file and the line for what would take a guess.
     """
     path, missing = Path(path), []
     readers = {".json": _json, ".jsonl": _lines_of_json, ".ndjson": _lines_of_json}
@@ -53,8 +51,8 @@ def read(path: str | Path) -> list[str]:
     if not found:
         raise ValueError(f"{path} holds no captions; it needs one per line, a CSV, or COCO's captions JSON.")
     if missing:
-        told = f"{len(missing)} rows have no caption and are left out, first {missing[0]}"
-        warnings.warn(f"{path}: {told}.", stacklevel=2)
+        left_out = f"{len(missing)} rows have no caption and are left out, first {missing[0]}"
+        warnings.warn(f"{path}: {left_out}.", stacklevel=2)
     return list(found)
 
 
@@ -147,9 +145,8 @@ def _parsed(text: str, first: int) -> Any:  # noqa: ANN401
 def sticker_scenes(n: int = TEST_SIZE) -> tuple[list[str], Scenes]:
     """Return the first n captions of the sticker test set, each once, and the scenes that they describe.
 
-    The scenes are drawn by the law of the encoders' world from a seed that no training starts at, so no
-    training saw them; a short caption ("a dog") was seen with other pictures. The first n are the same
-    whatever n is. Raises ValueError for more than 3,000.
+    No training saw the scenes; a short caption ("a dog") was seen with other pictures. The first n are the
+    same whatever n is. Raises ValueError for more than 3,000.
     """
     if not 1 <= n <= TEST_SIZE:
         raise ValueError(f"The sticker test set has {TEST_SIZE:,} captions, so {n} cannot be taken of it.")

@@ -2,9 +2,8 @@
 
 Work is what the generator does: M samples for a start, and three for a step, which goes backwards too. All
 methods but the random sample get M + 3 · steps of the budget (a composition has one step at least). A
-caption has randomness of its own, but from M = 1,000 on the samples of a start are one set for all captions,
-kept as a bank. Batched methods always run as many at once: a picture is the same, to the bit, whatever
-stands beside it.
+caption has randomness of its own, but from M = 1,000 on a start's samples are one set for all, kept as a
+bank. Batches are always of one size: a picture is the same, to the bit, whatever stands beside it.
 """
 
 from __future__ import annotations
@@ -40,10 +39,7 @@ def caption_seed(caption: str, seed: int) -> int:
 
 
 def draw(method: str, captions: Sequence[str], models: Models, sizes: Budget, seed: int = 0) -> Tensor:
-    """Return a method's pictures [n, 3, h, w] in [-1, 1] of captions, all with a run's seed.
-
-    Raises ValueError as :func:`chosen` and the method do.
-    """
+    """Return a method's pictures [n, 3, h, w] in [-1, 1] of captions; ValueError as :func:`chosen`."""
     chosen([method], captions, models.name)
     return METHODS[method](captions, seed, models, sizes).detach()
 
@@ -103,15 +99,8 @@ def climb(
 ) -> Tensor:
     """Run a method on batches of AT_ONCE captions, the last one filled up with its last caption.
 
-    Args:
-        method: what returns its run.
-        captions: what the pictures show.
-        seed: the run's.
-        models: what is climbed.
-        sizes: what all methods may spend.
-        ranked: whether the method's start is the best of M samples.
-        price: gives the sizes at which the method costs the generator as much as the others.
-
+    ``ranked`` says whether the method's start is the best of M samples; ``price`` gives the sizes at which it
+    costs the generator as much as the others.
     """
     own, pictures = price(sizes), []
     seeds = seeds_of(captions, seed, own.M if ranked else 0)
@@ -136,10 +125,10 @@ def real(captions: Sequence[str], seed: int, models: Models, sizes: Budget) -> T
 
 
 def composition_steps(steps: int) -> int:
-    """Return the steps of a composition that cost the generator as much as some of a single picture.
+    """Return the steps of a composition, at least 1, at the cost of some of a single picture.
 
-    A placement's step draws two pictures and takes two gradients of each: ten samples, where a single
-    picture's is three. All placements are looked at up to a quarter of the way, then one is. At least 1.
+    A placement's step costs ten samples, a single picture's three: it draws two pictures and takes two
+    gradients of each. All placements are climbed for a quarter of the way, then one is.
     """
 
     def cost(n: int) -> int:

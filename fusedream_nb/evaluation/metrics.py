@@ -1,18 +1,29 @@
-"""Metrics of many pictures: Inception Score, FID, KID, precision, recall, and R-precision, with intervals.
+"""Table 1: Inception Score, FID, KID, precision, recall and R-precision of each method, with intervals.
 
-The numbers are torch-fidelity's, taken on a network's features; the intervals come from random halves.
-A bootstrap would draw pictures twice, and a picture beside its double is what KID, precision and recall
-must not see; halves drawn without replacement spread as the bootstrap does, and hold no doubles.
+The intervals of sets come from random halves: a bootstrap would draw pictures twice, and a picture beside
+its double is what KID, precision and recall must not see; halves spread as the bootstrap does.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from fusedream_nb.evaluation.networks import CHUNK, Judge, Network, batched
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from fusedream_nb.evaluation.networks import Damsm
+    from fusedream_nb.evaluation.runs import Folder, Plan
+    from fusedream_nb.models import Models
 
 FEW = 2048  # pictures below which FID's bias drowns what it measures
 SPLITS = 10  # of the Inception Score
@@ -37,10 +48,9 @@ class Estimate:
 
 
 def inception_score(logits: Tensor, splits: int = SPLITS, seed: int = 0) -> tuple[float, float]:
-    """Return the Inception Score, exp E KL(p(y|x) ‖ p(y)), of logits [n, classes]: mean and std over splits.
+    """Return the Inception Score, exp E KL(p(y|x) ‖ p(y)) in [1, classes], of logits [n, classes]: mean, std.
 
-    It lies between 1 and the number of classes; higher is better.
-    Raises ValueError for fewer pictures than splits.
+    Higher is better. Raises ValueError for fewer pictures than splits.
     """
     from torch_fidelity.metric_isc import isc_features_to_metric
 
@@ -53,8 +63,7 @@ def inception_score(logits: Tensor, splits: int = SPLITS, seed: int = 0) -> tupl
 def fid(features: Tensor, reference: Tensor) -> float:
     """Return the Fréchet distance ‖μ - μ'‖² + tr(Σ + Σ' - 2 (Σ Σ')^½) of features [n, d], [m, d].
 
-    0 for the same pictures; lower is better, and biased upwards for few pictures.
-    Raises ValueError for features of two widths or fewer than two pictures.
+    Lower is better; biased upwards for few pictures. Raises ValueError for two widths or fewer than two rows.
     """
     _check(features, reference)
     x, y = features.double().cpu(), reference.double().cpu()
@@ -67,8 +76,8 @@ def fid(features: Tensor, reference: Tensor) -> float:
 def kid(features: Tensor, reference: Tensor, subsets: int = SUBSETS, seed: int = 0) -> float:
     """Return the kernel distance MMD² of features [n, d], [m, d], for the kernel (xᵀy / d + 1)³.
 
-    The mean over random subsets of 1,000 pictures (all, where there are fewer), without bias: the same
-    law gives 0 on average, and numbers just below 0 too. Lower is better. Raises ValueError as :func:`fid`.
+    The mean over random subsets of 1,000 pictures (all, where there are fewer), unbiased: 0 on average
+    where both sides have one distribution. Lower is better. Raises ValueError as :func:`fid`.
     """
     from torch_fidelity.metric_kid import kid_features_to_metric
 
@@ -84,8 +93,8 @@ def kid(features: Tensor, reference: Tensor, subsets: int = SUBSETS, seed: int =
 def precision_recall(features: Tensor, reference: Tensor) -> tuple[float, float]:
     """Return the share of pictures near the reference, and of the reference near a picture, in [0, 1].
 
-    Near is within a ball about a point, as wide as the way to its third neighbour (Kynkäänniemi et al.,
-    2019); features are [n, d], [m, d]. Raises ValueError for fewer than five pictures on a side.
+    Near is within a point's distance to its third neighbour (Kynkäänniemi et al., 2019); features are [n, d],
+    [m, d]. Raises ValueError for fewer than five pictures on a side.
     """
     from torch_fidelity.metric_prc import prc_features_to_metric
 
@@ -109,13 +118,8 @@ def of_pictures(
 ) -> dict[str, Estimate]:
     """Return KID, FID, Inception Score, precision and recall of pictures, KID first where they are few.
 
-    Args:
-        features: of the pictures, [n, d].
-        logits: of the pictures, [n, classes].
-        reference: features of real pictures [m, d], which the intervals take as given.
-        rng: draws the halves.
-        halves: how many; below 2 there are no intervals.
-
+    The features [n, d] and logits [n, classes] are the pictures', the reference [m, d] real pictures'
+    features, which the intervals take as given. Below two ``halves`` there are no intervals.
     Warns below 2,048 pictures; raises ValueError for fewer than twenty.
     """
     if len(features) < 2 * SPLITS:
@@ -146,10 +150,7 @@ def of_pictures(
 
 
 def mean_interval(values: Tensor, rng: torch.Generator, resamples: int = 2000) -> Estimate:
-    """Return the mean of one value per caption [n], with its 95% bootstrap interval (percentiles).
-
-    Raises ValueError for no values.
-    """
+    """Return the mean of values [n] with its 95% bootstrap interval (percentiles); ValueError for none."""
     from scipy.stats import bootstrap
 
     numbers = values.double().cpu().numpy()
@@ -195,15 +196,8 @@ def r_precision(
 ) -> Retrieval:
     """Say of each picture whether its own caption is nearer than all of some others (Xu et al., 2018).
 
-    Args:
-        images: unit vectors of pictures by one encoder, [n, d].
-        texts: unit vectors of their captions by the same encoder, [n, d].
-        rng: draws the other captions.
-        mismatched: how many others each picture meets; all, where there are fewer.
-        repeats: how often they are drawn.
-
-    Nearer is by the cosine, and a tie is a miss. Raises ValueError for shapes that do not pair and fewer
-    than two pictures.
+    The unit vectors [n, d] of images and texts are one encoder's; each image meets so many ``mismatched``
+    texts, or all, and a tie is a miss. Raises ValueError for shapes that do not pair and fewer than two rows.
     """
     n = len(images)
     if images.shape != texts.shape or images.ndim != 2 or n < 2:
@@ -219,3 +213,113 @@ def r_precision(
 
     found = [torch.cat([hits(rows) for rows in torch.arange(n).split(ROWS)]) for _ in range(repeats)]
     return Retrieval(torch.stack(found), others + 1)
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """How one method's n pictures score; retrievals are shares in [0, 1], cosines in [-1, 1].
+
+    ``judge`` is the encoder that was never climbed, ``clip`` the one that was, ``damsm`` the paper's.
+    ``set_metrics`` are those of :func:`of_pictures`, {} without a reference or with too few pictures.
+    """
+
+    method: str
+    n: int
+    seconds: float
+    r_precision: dict[str, Estimate]
+    r_precision_std: dict[str, float]
+    clip_score: dict[str, Estimate]
+    augclip: Estimate
+    set_metrics: dict[str, Estimate]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The results, one per method, and what they were measured with."""
+
+    results: list[MethodResult]
+    candidates: int
+    network: str
+    library: str
+    reference: int
+
+
+def summarise(
+    plan: Plan,
+    folder: Folder,
+    models: Models,
+    network: Network | None = None,
+    reference: Tensor | None = None,
+    *,
+    damsm: Damsm | None = None,
+    seed: int = 0,
+) -> Table:
+    """Measure each method of a plan on the captions that all of its methods have finished.
+
+    The network and its features of real pictures, the reference [m, d], are for the metrics of sets, which
+    are left out without them; with DAMSM the R-precision is taken by its encoders too. The seed is that of
+    the intervals and of the mismatched captions.
+    Raises ValueError where fewer than two captions are finished by all.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    common = set(plan.captions).intersection(*(folder.done(method, plan.seed) for method in plan.methods))
+    captions = [caption for caption in plan.captions if caption in common]
+    if len(captions) < 2:
+        raise ValueError("Fewer than two captions are finished by all methods; there is nothing to compare.")
+    encoders = {"judge": models.judge, "clip": models.clip} | ({"damsm": damsm} if damsm else {})
+    with warnings.catch_warnings(action="ignore"):  # of unknown words, one per caption
+        texts = {name: encoder.encode_text(captions).cpu() for name, encoder in encoders.items()}
+        results = []
+        for method in plan.methods:
+            found = folder.records(method, plan.seed)
+            found = found.take(pc.index_in(pa.array(captions), found["caption"])).combine_chunks()
+            vectors = {name: _tensor(found, name) for name in ("judge", "clip")}
+            if damsm is not None:
+                vectors["damsm"] = torch.cat([damsm.encode_image(some) for some in _pictures(folder, found)])
+            rng = torch.Generator().manual_seed(seed)  # the same mismatched captions for each method
+            retrieved = {name: r_precision(vectors[name], texts[name], rng) for name in texts}
+            sets: dict[str, Estimate] = {}
+            if network is not None and reference is not None and len(captions) >= 2 * SPLITS:
+                if isinstance(network, Judge):  # what it saw is on record
+                    features, logits = network.read(vectors["judge"])
+                else:
+                    read = [network(some) for some in _pictures(folder, found)]
+                    features, logits = (torch.cat(part) for part in zip(*read, strict=True))
+                sets = of_pictures(features.cpu(), logits.cpu(), reference, rng)
+            results.append(
+                MethodResult(
+                    method,
+                    len(found),
+                    float(_tensor(found, "seconds").double().mean()),
+                    {name: mean_interval(one.hits.double().mean(0), rng) for name, one in retrieved.items()},
+                    {name: one.std for name, one in retrieved.items()},
+                    {n: mean_interval((vectors[n] * texts[n]).sum(-1), rng) for n in ("judge", "clip")},
+                    mean_interval(_tensor(found, "augclip"), rng),
+                    sets,
+                )
+            )
+    return Table(
+        results,
+        candidates=min(MISMATCHED + 1, len(captions)),
+        network="nothing" if network is None else network.name,
+        library=f"torch-fidelity {version('torch-fidelity')}",
+        reference=0 if reference is None else len(reference),
+    )
+
+
+def _tensor(records: pa.Table, name: str) -> Tensor:
+    """Return a column of numbers [n], or of vectors [n, d]."""
+    return torch.from_numpy(np.stack(list(records[name].to_numpy())))
+
+
+def _pictures(folder: Folder, records: pa.Table) -> Iterator[Tensor]:
+    """Yield the pictures of records, [n, 3, h, w] in [-1, 1], a few in memory at a time."""
+    from torchvision.io import decode_image
+
+    names = records["picture"].to_pylist()
+    for some in batched(names, CHUNK):
+        files = folder.read(some)
+        levels = [decode_image(torch.frombuffer(bytearray(file), dtype=torch.uint8), "RGB") for file in files]
+        yield torch.stack(levels) / 127.5 - 1

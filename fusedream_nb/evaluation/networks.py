@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -16,12 +16,18 @@ from torch.nn.utils.rnn import pack_sequence
 from fusedream_nb.models import Models
 from fusedream_nb.models.encoders import Clip
 from fusedream_nb.models.files import load_strictly, read_file
+from fusedream_nb.models.pictures import read_picture
 
 INCEPTION = "inception-v3-compat"  # torch-fidelity's name of the weights that papers use
 CHUNK = 64  # pictures in memory at a time
 WORDS, HIDDEN, DIM, SIDE = 300, 128, 256, 299  # of DAMSM's released encoders; SIDE is in pixels
 FILES = "image_encoder*.pth", "text_encoder*.pth", "captions.pickle"
 AT_ONCE = 1024  # captions that are read together
+
+
+def batched(rows: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Yield the rows in order, so many at a time (itertools.batched is of Python 3.12)."""
+    return (rows[first : first + size] for first in range(0, len(rows), size))
 
 
 class Network(Protocol):
@@ -35,11 +41,9 @@ class Network(Protocol):
 
 
 class Judge:
-    """The sticker judge's vectors as features, and its cosines with the world's nouns as logits.
+    """The sticker judge's vectors as features, and its zero-shot logits of the world's nouns.
 
-    The unit vectors are stretched by √d: KID's kernel (xᵀy / d + 1)³ is then (cosine + 1)³. The logits are
-    scaled as in its training, so that their softmax is the judge's probability of each class (Radford et
-    al., 2021: zero-shot classification).
+    The unit vectors are stretched by √d: KID's kernel (xᵀy / d + 1)³ is then (cosine + 1)³.
     """
 
     def __init__(self, judge: Clip) -> None:
@@ -61,10 +65,7 @@ class Judge:
 
 
 class Inception:
-    """Inception v3 with the weights that FID and the Inception Score are defined by, by torch-fidelity.
-
-    ``weights`` is a local file of them; without it torch-fidelity downloads its own.
-    """
+    """torch-fidelity's Inception v3, by which FID and IS are defined; it downloads weights unless given."""
 
     name = INCEPTION
 
@@ -88,7 +89,7 @@ class Inception:
 def network_of(models: Models, weights: Path | None = None) -> Network:
     """Return the network that a world is measured by: the judge for stickers, Inception elsewhere.
 
-    Raises ValueError for Inception's weights in the sticker world or in another form, OSError for no file.
+    Raises ValueError for weights in the sticker world or of another kind, OSError for a missing file.
     """
     if models.world:
         if weights is not None:
@@ -106,12 +107,18 @@ def network_of(models: Models, weights: Path | None = None) -> Network:
 
 
 def reference_of(models: Models, network: Network, n: int, folder: str | Path | None = None) -> Tensor | None:
-    """Return the features [m, d] of real pictures: a folder's, or n fresh scenes of the sticker world.
+    """Return the features [m, d] of real pictures: a folder's, n fresh sticker scenes, or else None.
 
-    None where there is neither. Raises ValueError for a folder without pictures.
+    Raises ValueError for a folder with fewer than two pictures.
     """
+    size = models.generator.size
     if folder is not None:
-        return _of_folder(models.generator.size, network, Path(folder))
+        paths = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in (".png", ".jpg", ".jpeg"))
+        if len(paths) < 2:
+            what = "a reference requires at least two, PNG or JPEG"
+            raise ValueError(f"{folder} holds {len(paths)} pictures; {what}.")
+        read = (torch.stack([read_picture(p, size) for p in part]) for part in batched(paths, CHUNK))
+        return torch.cat([network(images)[0].cpu() for images in read])
     if not models.world:
         return None
     from fusedream_nb.evaluation.captions import TEST_SEED
@@ -120,27 +127,13 @@ def reference_of(models: Models, network: Network, n: int, folder: str | Path | 
 
     scenes = sample_scenes(n, torch.Generator().manual_seed(TEST_SEED + 1))  # not those of the captions
     parts = [scenes[slice(i, i + CHUNK)] for i in range(0, n, CHUNK)]
-    return torch.cat([network(render(part, models.generator.size))[0].cpu() for part in parts])
-
-
-def _of_folder(size: int, network: Network, folder: Path) -> Tensor:
-    from fusedream_nb.models.pictures import read_picture
-
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".png", ".jpg", ".jpeg"))
-    if len(paths) < 2:
-        raise ValueError(
-            f"{folder} holds {len(paths)} pictures; a reference requires at least two, PNG or JPEG."
-        )
-    parts = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
-    read = (torch.stack([read_picture(path, size) for path in part]) for part in parts)
-    return torch.cat([network(images)[0].cpu() for images in read])
+    return torch.cat([network(render(part, size))[0].cpu() for part in parts])
 
 
 class Damsm:
-    """DAMSM (Xu et al., 2018): pictures and captions to unit vectors of one space, as in AttnGAN's code.
+    """DAMSM (Xu et al., 2018), the papers' R-precision's encoders, as in AttnGAN's code.
 
-    The papers' own R-precision is taken with it. Inception v3 whose last layer is DAMSM's own; a two-way
-    LSTM whose two last states are the sentence.
+    Inception v3 whose last layer is DAMSM's own; a two-way LSTM whose two last states are the sentence.
     """
 
     name = "DAMSM"
@@ -157,8 +150,7 @@ class Damsm:
     def from_folder(cls, folder: Path) -> Self:
         """Load the folder that AttnGAN's authors publish, with their ``captions.pickle`` in it.
 
-        Raises FileNotFoundError for a missing file, and ValueError for one of another kind or another
-        network's.
+        Raises FileNotFoundError for a missing file, and ValueError for one of another kind.
         """
         from torchvision.models import inception_v3
 
@@ -190,36 +182,30 @@ class Damsm:
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Return unit vectors [n, 256], on the CPU, of captions; unknown words are left out.
-
-        Raises ValueError for a caption without a known word.
-        """
-        rows = self.numbers(texts)
-        return torch.cat(
-            [self._read(rows[first : first + AT_ONCE]) for first in range(0, len(rows), AT_ONCE)]
-        )
-
-    def _read(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        words = [self.words(torch.tensor(row, device=self.words.weight.device)) for row in rows]
-        _, (last, _) = self.reader(pack_sequence(words, enforce_sorted=False))  # [2 ways, n, 128]
-        return F.normalize(last.transpose(0, 1).flatten(1), dim=-1).cpu()
+        """Return unit vectors [n, 256], on the CPU, of captions; ValueError as :meth:`numbers`."""
+        found = []
+        for rows in batched(self.numbers(texts), AT_ONCE):
+            words = [self.words(torch.tensor(row, device=self.words.weight.device)) for row in rows]
+            _, (last, _) = self.reader(pack_sequence(words, enforce_sorted=False))  # [2 ways, n, 128]
+            found.append(F.normalize(last.transpose(0, 1).flatten(1), dim=-1).cpu())
+        return torch.cat(found)
 
     def numbers(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the numbers of each caption's known words; ValueError for one without any."""
-        return [self._numbers(text) for text in texts]
-
-    def _numbers(self, text: str) -> list[int]:
-        words = (word.encode("ascii", "ignore").decode() for word in re.findall(r"\w+", text.lower()))
-        if found := [self.vocabulary[word] for word in words if word in self.vocabulary]:
-            return found
-        raise ValueError(f"DAMSM knows no word of the caption {text!r}; leave it out.")
+        rows = []
+        for text in texts:
+            words = (word.encode("ascii", "ignore").decode() for word in re.findall(r"\w+", text.lower()))
+            rows.append([self.vocabulary[word] for word in words if word in self.vocabulary])
+            if not rows[-1]:
+                raise ValueError(f"DAMSM knows no word of the caption {text!r}; leave it out.")
+        return rows
 
 
 def _one(folder: Path, pattern: str) -> Path:
     found = sorted(folder.glob(pattern))
     if len(found) != 1:
         raise FileNotFoundError(
-            f"{folder} holds {len(found)} files {pattern}, and one is wanted. A folder of DAMSM's has "
+            f"{folder} holds {len(found)} files {pattern}, and one is required. A folder of DAMSM's has "
             f"{', '.join(FILES)}: the encoders for COCO that AttnGAN's authors publish, and the captions "
             "of its data."
         )

@@ -1,4 +1,4 @@
-"""What is climbed: generators, encoders, perceptual distance, and where their weights are."""
+"""Generators, encoders, perceptual distance, and where their weights are."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ if TYPE_CHECKING:
     import torch
 
     from .encoders import Clip
-    from .generators import ClassConditional, Generator
+    from .generators import Generator
     from .perceptual import Perceptual
 
-IMAGENET = 1000  # classes
 KINDS = (".ckpt", ".pt", ".pth", ".safetensors", ".bin")  # of files that hold a generator
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -40,10 +39,10 @@ class Later:
 
 @dataclass(frozen=True)
 class Models:
-    """Everything a run climbs on, on one device.
+    """Generator, encoders and perceptual distance of a run, on one device.
 
-    ``clip`` is what a run may climb, ``judge`` is a second encoder that only ever measures. What is given as
-    :class:`Later` is loaded when it is first read.
+    ``clip`` is what a run may climb; ``judge`` is a second encoder that only measures. A :class:`Later` is
+    made when it is first read.
     """
 
     name: str
@@ -63,7 +62,7 @@ class Models:
 def resolve_device(name: str | torch.device | None = None) -> torch.device:
     """Return a device by name; None reads FUSEDREAM_DEVICE, "auto" takes cuda, then mps, then cpu.
 
-    Raises ValueError for a name that is not known or a device that is not there.
+    Raises ValueError for an unknown name and for a device that torch cannot use here.
     """
     import torch
 
@@ -80,9 +79,8 @@ def resolve_device(name: str | torch.device | None = None) -> torch.device:
 
 
 def resolve_dtype(device: torch.device, *, embedded: bool) -> torch.dtype:
-    """Return what networks compute in: bfloat16 where the device has it, float16 on older GPUs, else float32.
+    """Return what networks compute in: bfloat16 where it is native (on a CPU: AMX), float16 on older GPUs.
 
-    bfloat16 that a GPU only emulates (a T4's) is slower than float16; on a CPU it pays with AMX alone.
     The embedded networks compute in float32 on every CPU, so that their pictures do not depend on it.
     """
     import torch
@@ -106,10 +104,9 @@ def load(
 ) -> Models:
     """Load a generator by name or local path, with its encoders and perceptual distance.
 
-    What is not here yet is fetched, see ``fetch.py``. The judge and the perceptual distance are loaded when
-    they are first used. Outside the sticker world CLIP is OpenAI's ViT-B-32-quickgelu, as in both papers, and
-    the judge a ViT-B-32 trained on LAION-2B: OpenAI's other CLIPs learnt from the same pictures as the one
-    that is climbed, so they share its blind spots and praise what was climbed for it.
+    What is missing is fetched (:mod:`.fetch`); the judge and the perceptual distance are loaded when first
+    used. Outside the sticker world CLIP is OpenAI's ViT-B-32-quickgelu, as in both papers, and the judge a
+    ViT-B-32 trained on LAION-2B: OpenAI's other CLIPs share the blind spots of the one that is climbed.
 
     Args:
         name: a name of ``fusedream-nb models``, a folder or a file; None reads FUSEDREAM_MODEL, else takes
@@ -117,11 +114,11 @@ def load(
         device: that of :func:`resolve_device`; see :func:`resolve_dtype` for the precision.
         canvas: the (height, width) in pixels that a VQGAN draws.
         clip: a name, a path, or any MODEL/TAG of open_clip.
-        judge: the same; it only ever measures.
+        judge: the same.
         perceptual: a name or a path (default: lpips-squeeze).
 
-    Raises ValueError for unknown names, for files that are not what they should be, and for a canvas where
-    the generator has but one size or cannot fill it; FileNotFoundError where weights cannot be had.
+    Raises ValueError for unknown names, wrong files, and a canvas that the generator cannot draw;
+    FileNotFoundError where weights cannot be had.
     """
     chosen = resolve_device(device)
     name = str(name or os.environ.get("FUSEDREAM_MODEL") or "stickers")
@@ -160,7 +157,9 @@ def _generator(
     dtype: torch.dtype,
     truncation: float = 1.0,
 ) -> Generator:
+    from .biggan import BigGAN, BigGANDeep
     from .biggan_files import is_biggan
+    from .generators import IMAGENET, imagenet
     from .vqgan import VQGAN, is_vqgan
 
     if path.is_file() and path.suffix not in KINDS:
@@ -169,18 +168,9 @@ def _generator(
         return VQGAN.from_folder(path, canvas=canvas).to(device, dtype)
     if canvas is not None:
         raise ValueError("A BigGAN draws pictures of one size; a canvas is for a VQGAN.")
-    if is_biggan(path):
-        from .biggan import BigGAN
-
-        generator: ClassConditional = BigGAN.from_path(path, truncation=truncation)
-    else:
-        from .biggan import BigGANDeep
-
-        generator = BigGANDeep.from_folder(path, truncation=truncation)
-    generator = generator.to(device, dtype)
+    kind = BigGAN if is_biggan(path) else BigGANDeep
+    generator = kind.from_path(path, truncation=truncation).to(device, dtype)
     if not generator.class_names and len(generator.embeddings) == IMAGENET:
-        from .generators import imagenet
-
         generator.class_names = imagenet()
     return generator
 
@@ -193,7 +183,7 @@ def _clip(name: str) -> Clip:
 
 
 def _path(name: str) -> Path:
-    """Return where a model's weights are: a local path, or the folder of a name, fetched if need be."""
+    """Return a local path, or the folder of a name, fetched if need be."""
     head, _, tail = name.partition("/")
     if head == "stickers":
         return entry(head).require() / tail

@@ -20,10 +20,10 @@ COARSE = 2  # blocks that draw too few pixels for a transposed convolution to pa
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a BigGAN: block i takes ``widths[i]`` · ``channels`` channels to ``widths[i + 1]`` · it.
+    """The sizes of a BigGAN: ``widths`` are in units of ``channels``, before and after each block.
 
-    The first linear layer and each block read a part of z of their own, of ``chunk`` numbers; the
-    self-attention follows the block that draws ``attention`` pixels.
+    The first linear layer and each block read a ``chunk`` of z of their own; the self-attention follows the
+    block that draws ``attention`` pixels.
     """
 
     widths: tuple[int, ...]
@@ -65,10 +65,7 @@ class Affine(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention of SAGAN (Zhang et al., 2019): x + W softmax(Q Kᵀ) V, K and V at half the side.
-
-    The published gain is folded into W; the products are not divided by √dim.
-    """
+    """Self-attention of SAGAN (Zhang et al., 2019): x + W softmax(Q Kᵀ) V, K and V at half the side."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -252,9 +249,7 @@ class DeepNetwork(nn.Module):
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
-        channels, dim, attended = (
-            config[name] for name in ("channel_width", "z_dim", "attention_layer_position")
-        )
+        channels, dim, attended = config["channel_width"], config["z_dim"], config["attention_layer_position"]
         self.embeddings = nn.Linear(config["num_classes"], dim, bias=False)
         self.gen_z = nn.Linear(2 * dim, 16 * 16 * channels)
         self.layers = nn.ModuleList()
@@ -305,7 +300,7 @@ class BigGANDeep(ClassConditional):
         super().__init__(network, embeddings, z_dim, truncation)
 
     @classmethod
-    def from_folder(cls, path: Path, *, truncation: float = 1.0) -> Self:
+    def from_path(cls, path: Path, *, truncation: float = 1.0) -> Self:
         """Load a folder, or the weights in it.
 
         Raises FileNotFoundError for a missing file and ValueError for missing or surplus keys.

@@ -1,9 +1,8 @@
 """CLIP's towers (Radford et al., 2021), and the sticker judge's RegNet, in the least arithmetic.
 
-The parameters have open_clip's names, so its files load as they are. :func:`load_network` puts what is
-constant into the weights: a ResNet's batch norms, the slope of QuickGELU. What is not read is not computed:
-of a vision transformer's last block all but the first token, of the attention pooling all but one query.
-Same vectors, up to rounding, and none of open_clip's imports.
+The parameters have open_clip's names, so its files load as they are. :func:`load_network` folds what is
+constant into the weights: batch norms, the slope of QuickGELU. What is not read is not computed: of a vision
+transformer's last block all but the first token, of the attention pooling all but one query.
 """
 
 from __future__ import annotations
@@ -76,7 +75,7 @@ class CLIPNetwork(nn.Module):
         self.logit_scale = nn.Parameter(torch.zeros(()))
 
     def encode_image(self, image: Tensor) -> Tensor:
-        """Return the vectors [n, dim] of pictures that have CLIP's mean and deviation."""
+        """Return the vectors [n, dim] of pictures that have CLIP's mean and std."""
         features: Tensor = self.visual(image)
         return features
 
@@ -103,7 +102,7 @@ class Transformer(nn.Module):
         self.resblocks = nn.ModuleList(Block(dim, heads, mlp_ratio, quick_gelu) for _ in range(layers))
 
     def forward(self, x: Tensor, *, causal: bool = False, first_only: bool = False) -> Tensor:
-        """Return the tokens, or the first one alone, [n, 1, dim]; causal ones look at those before them."""
+        """Return the tokens, or the first one alone, [n, 1, dim]; causal ones attend to those before them."""
         for number, block in enumerate(self.resblocks, 1):
             x = block(x, causal=causal, first_only=first_only and number == len(self.resblocks))
         return x
@@ -121,7 +120,7 @@ class Block(nn.Module):
         self.mlp: Any = nn.Sequential(OrderedDict(c_fc=nn.Linear(dim, wide), c_proj=nn.Linear(wide, dim)))
 
     def forward(self, x: Tensor, *, causal: bool, first_only: bool) -> Tensor:
-        """Let each token, or the first, look at all of them, or at those before it; folded."""
+        """Let each token, or the first, attend to all of them, or to those before it; folded."""
         tokens, dim = self.ln_1(x), x.shape[-1]
         weight, bias = self.attn.in_proj_weight, self.attn.in_proj_bias
         if first_only:
@@ -211,11 +210,10 @@ class ResNet(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """Attention pooling of feature maps [n, channels, h, w] to vectors [n, dim].
+    """Attention pooling of feature maps [n, channels, h, w] to vectors [n, dim] by the mean token's query.
 
-    Only the mean token's answer is ever used, so only it asks. Its keys and values are linear in the
-    tokens: k·q = x·(Wᵀq), and the weighted mean goes before the values' projection. Both are then
-    multiplied once an image instead of once a token.
+    Keys and values are linear in the tokens: k·q = x·(Wᵀq), and the weighted mean goes before the values'
+    projection. Both products are then taken once an image instead of once a token.
     """
 
     def __init__(self, places: int, channels: int, heads: int, dim: int) -> None:

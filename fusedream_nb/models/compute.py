@@ -39,8 +39,7 @@ class HasDtype(Protocol):
 def compute(owner: HasDtype, network: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     """Return ``network(*inputs)`` in float32, computed in its owner's ``dtype``.
 
-    In float16 gradients are scaled on their way through. Where the network overflows there, its owner
-    computes in float32 from then on, and a warning says so.
+    In float16 gradients are scaled; a network that overflows computes in float32 from then on, and warns.
     """
     half = owner.dtype is torch.float16
     scaled = [_ScaleGradient.apply(x, 1 / LOSS_SCALE) for x in inputs] if half else inputs
@@ -58,19 +57,11 @@ def compute(owner: HasDtype, network: Callable[..., Tensor], *inputs: Tensor) ->
 
 
 def pictures_at_once(size: int, device: torch.device, *, copies: int = 0) -> int:
-    """Return how many pictures are held in memory together, by what is free.
+    """Return how many pictures of a side in pixels are held in memory together.
 
-    On a CPU as many as its cache holds, else as many as keep a GPU busy and, on CUDA, as half of the
-    memory that is free can hold.
-
-    Args:
-        size: their side in pixels.
-        device: where they are drawn.
-        copies: 0 for pictures that are looked at; for those that are climbed, with gradients, how many
-            augmented copies of each an encoder reads.
-
-    Returns:
-        Two at least of those that are looked at, one of those that are climbed.
+    On a CPU as many as its cache holds, else as many as keep a GPU busy and, on CUDA, as half of the free
+    memory can hold. ``copies`` is 0 for pictures that are decoded (two at least), else how many augmented
+    copies of each are read with gradients (one at least).
     """
     pixels = 16 * 64**2 if device.type == "cpu" else 32 * 256**2
     most = pixels // size**2
@@ -96,8 +87,7 @@ class DoublingConv(nn.Conv2d):
 class FoldedDoublingConv(nn.Module):
     """The doubling (nearest neighbour) and the 3×3 convolution after it as one transposed convolution.
 
-    Each of the four pixels that a cell becomes sees 2×2 cells only. The taps that meet the same cell are
-    added beforehand, so a cell costs 16 products instead of 36, and the doubled picture is never written.
+    The taps that meet the same cell are added beforehand: a cell costs 16 products instead of 36.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
@@ -115,8 +105,7 @@ class FoldedDoublingConv(nn.Module):
 class MatrixConv(nn.Module):
     """A 3×3 convolution of few pixels and many channels, on a CPU as a matrix product.
 
-    A CPU's convolution brings its weights into an order of its own at every call, which takes longer
-    than the products where there are few pixels to share it.
+    A CPU's convolution reorders its weights at every call, which takes longer than so few products.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:

@@ -1,4 +1,4 @@
-"""What judges a picture against words: CLIP, behind one small class."""
+"""CLIP behind one small class: texts and images to unit vectors."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Clip:
 
     Args:
         model: a :class:`CLIPNetwork`, or any network with ``encode_image``, ``encode_text`` and
-            ``visual.image_size``, of which a copy is taken, as open_clip's.
+            ``visual.image_size`` as open_clip's, of which a copy is taken.
         tokenizer: turns a list of texts into tokens [n, length], as open_clip's do.
-        name: how warnings call it.
+        name: used in warnings.
         mean, std: of its pictures' red, green and blue, in [0, 1].
 
     ``at_once`` is how many augmented copies a climb holds in memory at a time.
@@ -60,7 +60,6 @@ class Clip:
     def from_folder(cls, path: Path, *, name: str = "CLIP") -> Self:
         """Load a folder in open_clip's own format, or weights with its config beside; every key must match.
 
-        CLIP's own kinds of network are ours (:mod:`.clip_network`), others are open_clip's.
         Raises FileNotFoundError for a missing file and ValueError for missing or surplus keys.
         """
         file = (path if path.is_dir() else path.parent) / CONFIG
@@ -102,7 +101,7 @@ class Clip:
         return torch.stack([self._texts[text] for text in rows])
 
     def _unread(self, text: str) -> list[str]:
-        """Return a sentence, without its subject, for each way in which a text is not read as it stands."""
+        """Return a sentence without its subject for each way in which a text is not read as it stands."""
         notes, unknown = [], self.unknown_words(text)
         if unknown:
             listed = ", ".join(f"'{word}'" for word in unknown[:5]) + (", …" if len(unknown) > 5 else "")
@@ -127,8 +126,7 @@ class Clip:
     def encode_image(self, image: Tensor) -> Tensor:
         """Return unit vectors [n, dim] of images [n, 3, h, w] in [-1, 1], differentiably.
 
-        Images of another size than the encoder's are resized (bicubic, antialiased) and, where they
-        are not square, cropped in the middle, as open_clip's own transform does.
+        Images of another size are resized (bicubic, antialiased) and cropped in the middle, as by open_clip.
         """
         if image.shape[-2:] != (self.size, self.size):
             image = _resize_and_crop(image, self.size)

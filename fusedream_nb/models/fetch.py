@@ -1,9 +1,8 @@
-"""Bringing weights here with pooch: mirrors in order, resumed, checked *before* a file gets its name.
+"""Downloads by pooch: mirrors in order, resumed, checked *before* a file gets its name.
 
-While a file comes it is called ``NAME.part``. What is interrupted goes on from there, if a published hash
-can tell whether the whole is right; else it begins again. A file of which no hash is published must have the
-length that the server announced and be one that can be read; its hash is noted beside it, and checked by
-``fusedream-nb models verify`` from then on.
+While a file comes it is called ``NAME.part``. An interrupted download goes on from there if a published hash
+can tell whether the whole is right, else it begins again. A file without one must have the announced length
+and be one that can be read; its hash is noted beside it, for ``fusedream-nb models verify``.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ ROUNDS = 2  # times that the mirrors are gone through
 PAUSE = 1.0  # seconds between the rounds
 CHUNK = 1 << 16  # bytes: at most these are lost where a download is interrupted
 _YES = ("1", "on", "true", "yes")
-_WHOLE = 64  # digits of a hash that is published whole
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _HERE = (*_NO_ROOM, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)  # no other source mends it
 
@@ -44,7 +42,7 @@ def sources(row: Entry, file: File) -> tuple[str, ...]:
 
 
 def fetch(row: Entry, *, again: bool = False, timeout: float = TIMEOUT, pause: float = PAUSE) -> Path:
-    """Bring the files of a model that are not here into its folder, and return that.
+    """Download the files of a model that are missing into its folder, and return that.
 
     With ``again`` what is here is checked too, and what is wrong is replaced. Processes that fetch the same
     file wait for each other. Raises FileNotFoundError, saying what to put where, if downloads are switched
@@ -72,7 +70,7 @@ def fetch(row: Entry, *, again: bool = False, timeout: float = TIMEOUT, pause: f
 
 
 def _bring(row: Entry, file: File, timeout: float, pause: float) -> None:
-    """Try the sources in turn, as often as :data:`ROUNDS` says, until one gives the right file."""
+    """Try the sources in turn until one gives the right file."""
     from filelock import FileLock
 
     target = row.folder / file.name
@@ -89,35 +87,35 @@ def _bring(row: Entry, file: File, timeout: float, pause: float) -> None:
                 except (OSError, ValueError) as error:
                     if getattr(error, "errno", None) in _HERE:
                         raise
-                    failures[url] = _why(error)
+                    status, kind = _status(error), type(error).__name__
+                    failures[url] = (
+                        f"HTTP {status}" if status else kind if isinstance(error, OSError) else str(error)
+                    )
     listed = "; ".join(f"{url} ({what})" for url, what in failures.items())
     raise FileNotFoundError(f"{row.missing()} No source gave {file.name}: {listed}.")
 
 
-def _why(error: Exception) -> str:
-    """Return in a few words why a source gave nothing: its answer's number, or the kind of failure."""
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    return f"HTTP {status}" if status else type(error).__name__ if isinstance(error, OSError) else str(error)
+def _status(error: Exception) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def _retrieve(url: str, file: File, target: Path, timeout: float) -> None:
-    """Bring one file from one source by pooch, which names it once its hash is the published one."""
+    """Download from one source by pooch, which names the file once its hash is the published one."""
     import pooch
 
     pooch.get_logger().setLevel("WARNING")
-    whole = len(file.sha256 or "") == _WHOLE
     note(target).unlink(missing_ok=True)
-    if not whole:
+    if not file.whole_hash:
         target.unlink(missing_ok=True)  # pooch would take whatever lies there
-    known = f"sha256:{file.sha256}" if whole else None
+    known = f"sha256:{file.sha256}" if file.whole_hash else None
     pooch.retrieve(url, known, target.name, target.parent, downloader=_Resumed(file, target, timeout))
-    if not whole:
+    if not file.whole_hash:
         note(target).write_text(f"{sha256(target)}\n")
 
 
 @dataclass
 class _Resumed:
-    """A downloader of pooch's: appends to NAME.part, and hands that over once it is a whole file."""
+    """A downloader for pooch: appends to NAME.part, and hands that over once it is a whole file."""
 
     file: File
     target: Path
@@ -128,9 +126,10 @@ class _Resumed:
         from tqdm import tqdm
 
         part = self.target.with_name(f"{self.target.name}.part")
-        resumable = len(self.file.sha256 or "") == _WHOLE
-        have = part.stat().st_size if resumable and part.exists() else 0
-        _room(part, (self.file.bytes or 0) - have)
+        have = part.stat().st_size if self.file.whole_hash and part.exists() else 0
+        free, required = shutil.disk_usage(part.parent).free, (self.file.bytes or 0) - have
+        if required > free:
+            raise OSError(errno.ENOSPC, f"{free:,} bytes are free, {required:,} are required", str(part))
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
         hidden = not (sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel"))
         try:
@@ -140,10 +139,9 @@ class _Resumed:
             check(part, self.file, have + bar.total if bar.total else None)
             os.replace(part, output)
         except (OSError, ValueError) as error:
-            status = getattr(getattr(error, "response", None), "status_code", None)
             no_room = getattr(error, "errno", None) in _NO_ROOM
-            useless = isinstance(error, ValueError) or no_room or status == 416 or not resumable
-            if useless or not part.stat().st_size:
+            useless = isinstance(error, ValueError) or no_room or _status(error) == 416
+            if useless or not self.file.whole_hash or not part.stat().st_size:
                 part.unlink(missing_ok=True)
             if no_room:
                 message = "There is no room on the disk for this file"
@@ -151,23 +149,17 @@ class _Resumed:
             raise
 
 
-def _room(part: Path, required: int) -> None:
-    free = shutil.disk_usage(part.parent).free
-    if required > free:
-        raise OSError(errno.ENOSPC, f"{free:,} bytes are free, {required:,} are required", str(part))
-
-
 def check(part: Path, file: File, announced: int | None) -> None:
-    """Raise ValueError unless a file that came has the length and the hash it should have, where known.
+    """Raise ValueError unless a file has its length and hash, where known, and the announced length.
 
-    ``announced`` is the length that the server sent. Without a whole hash the file must be one that can be
-    read as what its name says: that does not tell every change, but pages, pieces and other files.
+    Without a whole hash it must be one that can be read as what its name says: not every change is noticed,
+    but pages, pieces and other files are.
     """
     size = part.stat().st_size
     for expected, who in ((file.bytes, "it should have"), (announced, "the server announced")):
         if expected is not None and size != expected:
             raise ValueError(f"{size:,} bytes came, not the {expected:,} that {who}")
-    if len(file.sha256 or "") == _WHOLE:
+    if file.whole_hash:
         return  # pooch checks it
     digest = sha256(part)
     if not digest.startswith(file.sha256 or ""):
@@ -181,24 +173,16 @@ def check(part: Path, file: File, announced: int | None) -> None:
 
 def _read(path: Path, suffix: str) -> None:
     """Read a file as what its name says, whole."""
+    from .files import load_tensors
+
     if suffix == ".json":
         if not isinstance(json.loads(path.read_text("utf-8")), dict):
             raise ValueError("no object")
-    elif suffix == ".safetensors":
-        from safetensors import safe_open
-
-        with safe_open(path, "pt"):
-            pass
-    else:
-        from .files import load_tensors
-
-        load_tensors(path)
-        if zipfile.is_zipfile(path) and (zipfile.ZipFile(path).testzip() or not _ends(path)):
-            raise ValueError("not as it was written: a checksum is wrong, or something follows")
-
-
-def _ends(path: Path) -> bool:
-    """Whether a zip file's end is the file's; torch writes no comment after it."""
-    with path.open("rb") as file:
-        file.seek(-22, os.SEEK_END)
-        return file.read(4) == b"PK\5\6"
+        return
+    load_tensors(path, suffix)
+    if zipfile.is_zipfile(path):  # torch's
+        with path.open("rb") as file:
+            file.seek(-22, os.SEEK_END)
+            ends = file.read(4) == b"PK\5\6"  # nothing follows: torch writes no comment
+        if zipfile.ZipFile(path).testzip() or not ends:
+            raise ValueError("a checksum is wrong, or something follows")

@@ -25,10 +25,7 @@ class WrongWeights(ValueError):
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file.
-
-    Raises FileNotFoundError where it is missing, and ValueError where it is not one object of JSON.
-    """
+    """Return the object in a JSON file, or raise FileNotFoundError or ValueError."""
     if not path.exists():
         raise FileNotFoundError(f"{path.parent} has no {path.name}; put it there, beside the weights.")
     try:
@@ -42,7 +39,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def described_by(path: Path, what: str) -> Iterator[None]:
-    """Raise ValueError, naming a configuration and what it should describe, for what it makes go wrong."""
+    """Raise ValueError, naming a file and what it should describe, for what goes wrong with it."""
     try:
         yield
     except (WrongWeights, OSError, ImportError, MemoryError):
@@ -55,9 +52,9 @@ _AGAIN = "replace it by the file as it was published (`fusedream-nb models` list
 
 
 def read_tensors(path: Path, names: Sequence[str]) -> Tensors:
-    """Return the tensors, as float32, of a file, or of the first of some files that a folder has.
+    """Return the tensors, as float32, of a file, or of the first of some names that a folder has.
 
-    Raises FileNotFoundError where it has none of them, and ValueError for one that cannot be read.
+    Raises FileNotFoundError where it has none of them, and ValueError as :func:`read_file`.
     """
     if path.is_file():
         return read_file(path)
@@ -68,9 +65,8 @@ def read_tensors(path: Path, names: Sequence[str]) -> Tensors:
 
 
 def read_file(path: Path) -> Tensors:
-    """Return the tensors, as float32, of a file: safetensors, or torch's own with nothing but tensors.
+    """Return the tensors, as float32, of a safetensors or torch file, or of a checkpoint's ``state_dict``.
 
-    Of a Lightning checkpoint they are those of its ``state_dict``.
     Raises ValueError for a file that is broken, that would run code, or that holds something else.
     """
     try:
@@ -83,9 +79,8 @@ def read_file(path: Path) -> Tensors:
         ) from error
     state = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else None
     if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):
-        found = (
-            f"the keys {_some([str(key) for key in loaded])}" if isinstance(loaded, Mapping) else "no names"
-        )
+        names = [str(key) for key in loaded] if isinstance(loaded, Mapping) else []
+        found = f"the keys {_some(names)}" if names else "no names"
         raise ValueError(
             f"{path} should hold tensors by their names, but has {found} at its top; save the state dict "
             "alone: torch.save(model.state_dict(), path)."
@@ -94,15 +89,13 @@ def read_file(path: Path) -> Tensors:
     return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
 
 
-def load_tensors(path: Path) -> Any:  # noqa: ANN401  whatever was saved
-    """Return what a file of safetensors or of torch holds; nothing in it is run.
-
-    Lightning of taming's time stored the class of its callback, of which the name alone is needed.
-    """
-    if path.suffix == ".safetensors":
+def load_tensors(path: Path, suffix: str = "") -> Any:  # noqa: ANN401  whatever was saved
+    """Return what a file of safetensors or of torch holds; nothing in it is run."""
+    if (suffix or path.suffix) == ".safetensors":
         from safetensors.torch import load_file
 
         return load_file(path)
+    # Lightning of taming's time stored the class of its callback, of which the name alone is needed.
     with torch.serialization.safe_globals([type("ModelCheckpoint", (), _LIGHTNING)]):
         return torch.load(path, "cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
 
@@ -122,10 +115,9 @@ def rename(key: str, renamings: Renamings) -> str:
 
 
 def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:
-    """Load a state dict of which every key and every shape must match.
+    """Load a state dict, or raise ValueError naming the keys and shapes that do not match.
 
-    A model on the ``meta`` device, which nobody had to initialise, takes the tensors themselves.
-    Raises ValueError naming what is missing, what is surplus and what has another shape.
+    A model on the ``meta`` device takes the tensors themselves.
     """
     mine = model.state_dict()
     compare({k: tuple(v.shape) for k, v in mine.items()}, tensors, source)
@@ -151,9 +143,9 @@ def _some(keys: Sequence[str]) -> str:
 
 
 def fingerprint(part: object) -> str | None:
-    """Return a hash of a generator's or an encoder's class, weights and numbers.
+    """Return a hash of all that a generator's or an encoder's answers depend on: class, weights, numbers.
 
-    None for a class that is not this package's: what its answers depend on is not known.
+    None for a class that is not this package's, of which that is not known.
     """
     kind = type(part)
     if kind.__module__.partition(".")[0] != __name__.partition(".")[0]:

@@ -14,16 +14,13 @@ if TYPE_CHECKING:
     from .encoders import Clip
 
 TEMPLATE = "a photo of a {}."  # CLIP's own for zero-shot classification (Radford et al., 2021, §3.1.4)
-
+IMAGENET = 1000  # classes
 GROUPS = {"dog": range(151, 269), "cat": range(281, 286)}  # ImageNet's classes of nouns that name none
 
 
 @dataclass(frozen=True)
 class Latent:
-    """A batch of latent codes: z [n, dim], and for class-conditional generators y [n, dim].
-
-    y is the class's *embedding*, not a one-hot vector: it moves through the space between classes.
-    """
+    """A batch of latent codes: z [n, dim], and y [n, dim], embeddings of classes, where there are such."""
 
     z: Tensor
     y: Tensor | None = None
@@ -56,7 +53,7 @@ class Generator(Protocol):
     class_names: Sequence[str]
 
     def sample(self, n: int, rng: torch.Generator) -> Latent:
-        """Draw n latents from the generator's own law."""
+        """Sample n latents from the generator's own distribution."""
         ...
 
     def decode(self, latent: Latent) -> Tensor:
@@ -69,9 +66,8 @@ class Generator(Protocol):
 
 
 class ClassConditional(ABC):
-    """What both BigGANs share: their latents z, y [n, dim], the truncation and where they compute.
+    """What both BigGANs share; each of their :attr:`layers` can read a latent of its own.
 
-    :attr:`layers` is the number of layers that read a latent, each of which can have one of its own.
     Raises ValueError for a truncation out of (0, 1].
     """
 
@@ -117,25 +113,20 @@ def imagenet() -> tuple[str, ...]:
     return tuple(IMAGENET_CLASSNAMES)
 
 
-def nearest_classes(
-    prompt: str, names: Sequence[str], clip: Clip, n: int = 10, *, template: str = TEMPLATE
-) -> list[int]:
-    """Return the n classes whose names' texts have the highest cosine to the prompt's, the best first.
+def nearest_classes(prompt: str, names: Sequence[str], clip: Clip, n: int = 10) -> list[int]:
+    """Return the n classes whose names have the highest cosine to the prompt, the best first.
 
-    The template's ``{}`` stands for the name. Raises ValueError unless 1 ≤ n ≤ the number of names.
+    Raises ValueError unless 1 ≤ n ≤ the number of names.
     """
     if not 1 <= n <= len(names):
         raise ValueError(f"Of {len(names)} named classes at least 1 and at most all can be chosen, not {n}.")
-    texts = clip.encode_text([template.format(name) for name in names])
+    texts = clip.encode_text([TEMPLATE.format(name) for name in names])
     best: list[int] = (texts @ clip.encode_text(prompt)[0]).topk(n).indices.tolist()
     return best
 
 
 class FewClasses:
-    """The law of a class-conditional generator, but for y, which is one of a few classes: for ``top_k``.
-
-    Raises ValueError for no classes, and for one that the generator has not.
-    """
+    """A class-conditional generator's distribution with y of a few classes alone; ValueError for others."""
 
     def __init__(self, generator: ClassConditional, classes: Sequence[int]) -> None:
         known = len(generator.embeddings)
@@ -152,7 +143,7 @@ class FewClasses:
 
 
 def near(prompt: str, generator: Generator, clip: Clip, n: int = 10) -> FewClasses:
-    """Return the law of a generator whose y is one of the n classes, or of all, that are nearest to a prompt.
+    """Return a generator's distribution with y of the n classes nearest to a prompt.
 
     Raises ValueError where the generator's classes have no names.
     """
@@ -163,13 +154,13 @@ def near(prompt: str, generator: Generator, clip: Clip, n: int = 10) -> FewClass
 
 
 def named(noun: str, generator: Generator) -> Callable[[int, torch.Generator], Latent]:
-    """Return the law of a generator whose y is of the classes that a noun names; of all where it names none.
+    """Return a generator's distribution with y of the classes that a noun names; of all where it names none.
 
-    Those are the class of that name, or for ImageNet's thousand a group of them (:data:`GROUPS`).
+    Those are the class of that name, or for ImageNet's thousand one of :data:`GROUPS`.
     """
     names = list(getattr(generator, "class_names", ()))
     own = [i for i, name in enumerate(names) if name == noun]
-    own = own or [i for i in GROUPS.get(noun, ()) if len(names) == len(imagenet())]
+    own = own or list(GROUPS.get(noun, ()) if len(names) == IMAGENET else ())
     if not own or not isinstance(generator, ClassConditional):
         return generator.sample
     return FewClasses(generator, own)

@@ -18,17 +18,16 @@ TRUNKS = {  # of torchvision, by the names of their files
 
 
 class Perceptual:
-    """LPIPS of the ``lpips`` package on one of its three trunks: two batches of pictures → [n]."""
+    """LPIPS of the ``lpips`` package on one of its three trunks."""
 
     def __init__(self, module: Any) -> None:  # noqa: ANN401  lpips.LPIPS
         self.module = module.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     @classmethod
     def from_path(cls, path: Path, *, linear_heads: bool) -> Self:
-        """Load a trunk of torchvision by its ``features``, from a file of its name or the file's folder.
+        """Load a trunk of torchvision from its file or the file's folder; other names are ``squeezenet1_1``.
 
-        What has another name is read as ``squeezenet1_1``. ``linear_heads`` adds the package's trained
-        channel weights, which belong to the ImageNet trunks.
+        ``linear_heads`` adds the package's channel weights, which belong to the ImageNet trunks.
         Raises FileNotFoundError for a missing file and ValueError for wrong keys.
         """
         import lpips

@@ -57,15 +57,12 @@ def taken(source: Picture) -> PictureFile | Tensor:
 
 
 def read_picture(source: Picture, size: int | tuple[int, int] | None = None) -> Tensor:
-    """Return a picture [3, h, w] in [-1, 1]; with ``size``, cropped in the middle and resized.
-
-    It is turned as its EXIF orientation says, its colours are brought to sRGB by its profile, 16 bits a
-    channel become 8, transparent places become white, and of an animation it is the first frame.
+    """Return a picture [3, h, w] in [-1, 1], upright, in sRGB, on white; of an animation the first frame.
 
     Args:
         source: a file, a picture of Pillow's, an array of uint8 [h, w], [h, w, 3] or [h, w, 4], or a tensor
             [3, h, w] in [-1, 1].
-        size: (height, width) in pixels, or the side of a square; resized by Lanczos' filter.
+        size: (height, width) in pixels, or the side of a square; cropped in the middle and resized (Lanczos).
 
     Raises FileNotFoundError for a missing file, and ValueError for what is no picture.
     """
@@ -148,21 +145,19 @@ def real_things(
 
         rng = torch.Generator().manual_seed(seed)
         return {prompt: render(scene_of(prompt, rng), size)[0] for prompt in prompts}
-    files = {p: _file(Path(folder), file_name(p)) for p in prompts} if folder else {}
-    return {prompt: read_picture(path, size) for prompt, path in files.items() if path}
-
-
-def _file(folder: Path, name: str) -> Path | None:
-    there = (folder / f"{name}{ending}" for ending in (".png", ".jpg", ".jpeg"))
-    return next((path for path in there if path.exists()), None)
+    found: dict[str, Tensor] = {}
+    for prompt in prompts if folder else ():
+        paths = (Path(folder or "", file_name(prompt) + ending) for ending in (".png", ".jpg", ".jpeg"))
+        if path := next((path for path in paths if path.exists()), None):
+            found[prompt] = read_picture(path, size)
+    return found
 
 
 @torch.no_grad()
 def two_sizes(models: Models, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return n pictures [n, 3, h, w] and the same ones at four times the size, in [-1, 1].
 
-    In the sticker world the renderer draws each scene twice. Elsewhere the large ones are samples of
-    the generator, and the small ones are those, shrunk.
+    In the sticker world each scene is rendered twice; elsewhere samples of the generator are shrunk.
     """
     if models.world:
         from .stickers.scenes import sharp_scenes

@@ -39,10 +39,9 @@ class _Residual(nn.Module):
 
 
 class ResidualCNN(nn.Module):
-    """Draws what bicubic enlargement lacks: residual blocks at the picture's own size, then a pixel shuffle.
+    """Bicubic enlargement plus residual blocks and a pixel shuffle (ESPCN, Shi et al., 2016).
 
-    The blocks are EDSR's (Lim et al., 2017), the shuffle is ESPCN's (Shi et al., 2016). The last
-    convolution starts at zero, so a fresh network *is* bicubic enlargement.
+    The last convolution starts at zero, so a fresh network *is* bicubic enlargement.
     """
 
     def __init__(self, width: int = 32, blocks: int = 4) -> None:
@@ -71,10 +70,6 @@ class Upscaler:
 
         Raises FileNotFoundError for a missing file and ValueError for missing or surplus keys.
         """
-        if not (folder / "config.json").exists():
-            raise FileNotFoundError(
-                f"{folder} holds no upscaler; put config.json and model.safetensors there."
-            )
         network = ResidualCNN(**read_config(folder / "config.json"))
         load_strictly(network, read_tensors(folder, ("model.safetensors",)), folder)
         return cls(network)
@@ -129,10 +124,9 @@ def _spandrel() -> Any:  # noqa: ANN401  an optional module
 
 
 def load_upscaler(models: Models) -> Upscaler | RealESRGAN:
-    """Return what enlarges the pictures of a world four times, on its models' device.
+    """Return what enlarges a world's pictures four times: the stickers' own network, else Real-ESRGAN.
 
-    Stickers: a network that comes with the package. Else Real-ESRGAN, for which spandrel must be
-    installed and its weights be in their place: ImportError and FileNotFoundError say what to do.
+    Raises ImportError without spandrel and FileNotFoundError without its weights, saying what to do.
     """
     if models.world:
         return Upscaler.from_folder(entry("stickers").require() / "upscaler").to(models.device)

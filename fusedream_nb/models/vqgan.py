@@ -6,7 +6,6 @@ codes, WikiArt, and others of that shape.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -41,7 +40,6 @@ F16: dict[str, Any] = {  # arguments of diffusers' VQModel, beside the number of
     "norm_num_groups": 32,
     "sample_size": 256,
 }
-CODEBOOK = "quantize.embedding.weight"
 _TAMING: Renamings = (
     (r"\.down\.(\d)\.", r".down_blocks.\1."),
     (r"\.up\.([0-4])\.", lambda found: f".up_blocks.{4 - int(found[1])}."),  # taming counts from the finest
@@ -94,9 +92,8 @@ def fold(model: Any) -> Any:  # noqa: ANN401  diffusers' VQModel
 class VQGAN:
     """A VQGAN through ``diffusers``' VQModel; its latents z [n, dim, h, w] are grids without classes.
 
-    A cell of the grid is :attr:`factor` pixels wide. ``canvas`` is the (height, width) in pixels of what
-    is sampled (default: 16 × 16 cells); any latent is decoded, whatever its grid.
-    Raises ValueError for a canvas that is not a whole number of cells.
+    A cell is :attr:`factor` pixels wide; ``canvas`` is the (height, width) in pixels of samples (default:
+    16 × 16 cells). Raises ValueError for a canvas that is not a whole number of cells.
     """
 
     def __init__(self, model: Any, *, canvas: tuple[int, int] | None = None) -> None:  # noqa: ANN401
@@ -104,11 +101,13 @@ class VQGAN:
         self.factor: int = 2 ** (len(model.config.block_out_channels) - 1)
         self.class_names: Sequence[str] = ()
         self.dtype = torch.float32
-        self._stretch(canvas or (CELLS * self.factor, CELLS * self.factor))
+        self.canvas = canvas or (CELLS * self.factor, CELLS * self.factor)
+        self.size = max(self.canvas)
+        self._whole(self.canvas, "canvas")
 
     @classmethod
     def from_folder(cls, folder: Path, *, canvas: tuple[int, int] | None = None) -> Self:
-        """Load a folder in diffusers' own format, or a taming checkpoint or its folder; every key must match.
+        """Load a folder in diffusers' format, or a taming checkpoint or its folder; every key must match.
 
         Raises FileNotFoundError for a missing file and ValueError for missing or surplus keys.
         """
@@ -121,16 +120,6 @@ class VQGAN:
             model = VQModel.from_config(read_config(file))
         load_strictly(model, read_tensors(folder, WEIGHTS), folder)
         return cls(fold(model), canvas=canvas)
-
-    def on(self, canvas: tuple[int, int]) -> Self:
-        """Return the same network, not a copy of it, that samples another canvas (height, width)."""
-        other = copy.copy(self)
-        other._stretch(canvas)
-        return other
-
-    def _stretch(self, canvas: tuple[int, int]) -> None:
-        self._whole(canvas, "canvas")
-        self.canvas, self.size = canvas, max(canvas)
 
     def _whole(self, sides: tuple[int, ...], what: str) -> None:
         if not all(side > 0 and side % self.factor == 0 for side in sides):
@@ -158,10 +147,7 @@ class VQGAN:
         return Latent(look_up(index.to(self.codes.device), self.codes))
 
     def encode(self, image: Tensor) -> Latent:
-        """Return the codes of images [n, 3, h, w] in [-1, 1], to start from; carries no gradient.
-
-        Raises ValueError for images that are not a whole number of cells high and wide.
-        """
+        """Return the codes of images [n, 3, h, w] in [-1, 1], without gradient; ValueError for cut cells."""
         self._whole(tuple(image.shape[-2:]), "start image")
         image = image.to(self.codes).contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
@@ -175,8 +161,7 @@ class VQGAN:
     def decode(self, latent: Latent) -> Tensor:
         """Return the pictures [n, 3, h · factor, w · factor] in [-1, 1] of latents z [n, dim, h, w].
 
-        Gradients pass straight through the quantisation and through the clamp to [-1, 1], so a colour
-        that has left the range finds back, whether the picture climbs or descends.
+        Gradients pass straight through the quantisation and the clamp to [-1, 1].
         Raises ValueError for a latent of another shape, and for one with classes.
         """
         z = latent.z
@@ -196,15 +181,12 @@ class VQGAN:
 
 
 def from_taming(tensors: Mapping[str, Tensor]) -> Tensors:
-    """Return the tensors of a taming checkpoint f16 under VQModel's names and in its shapes.
+    """Return a taming checkpoint's tensors under VQModel's names, without what only its training needed.
 
-    The attentions' 1×1 convolutions become matrices; what only the training needed (``loss.…``) is left out.
+    The attentions' 1×1 convolutions become matrices.
     """
     found = {rename(key, _TAMING): value for key, value in tensors.items() if not key.startswith("loss.")}
-    return {
-        key: value[:, :, 0, 0] if ".attentions." in key and value.ndim == 4 else value
-        for key, value in found.items()
-    }
+    return {k: v[:, :, 0, 0] if ".attentions." in k and v.ndim == 4 else v for k, v in found.items()}
 
 
 def load_taming(source: Path) -> Any:  # noqa: ANN401
@@ -215,23 +197,17 @@ def load_taming(source: Path) -> Any:  # noqa: ANN401
     """
     from diffusers import VQModel
 
-    path = _only(source) if source.is_dir() else source
-    tensors = from_taming(read_file(path))
-    biases = (tensors.get(f"encoder.down_blocks.{i}.resnets.0.conv1.bias") for i in range(len(WIDTHS)))
-    widths = [width if bias is None else len(bias) for width, bias in zip(WIDTHS, biases, strict=True)]
-    model = VQModel(
-        **F16 | {"block_out_channels": widths, "num_vq_embeddings": len(tensors.get(CODEBOOK, "?"))}
-    )
-    load_strictly(model, tensors, path)
-    return model
-
-
-def _only(folder: Path) -> Path:
-    paths = sorted(folder.glob("*.ckpt"))
+    paths = sorted(source.glob("*.ckpt")) if source.is_dir() else [source]
     if not paths:
         raise FileNotFoundError(
-            f"{folder} holds no VQGAN; put config.json and its weights, or a .ckpt, there."
+            f"{source} holds no VQGAN; put config.json and its weights, or a .ckpt, there."
         )
     if len(paths) > 1:
-        raise ValueError(f"{folder} holds {len(paths)} checkpoints; leave one there.")
-    return paths[0]
+        raise ValueError(f"{source} holds {len(paths)} checkpoints; leave one there.")
+    tensors = from_taming(read_file(paths[0]))
+    biases = (tensors.get(f"encoder.down_blocks.{i}.resnets.0.conv1.bias") for i in range(len(WIDTHS)))
+    widths = [width if bias is None else len(bias) for width, bias in zip(WIDTHS, biases, strict=True)]
+    codes = len(tensors.get("quantize.embedding.weight", "?"))
+    model = VQModel(**F16 | {"block_out_channels": widths, "num_vq_embeddings": codes})
+    load_strictly(model, tensors, paths[0])
+    return model

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,15 +20,17 @@ Verdict = Literal["right", "wrong", "not checked"]
 
 @dataclass(frozen=True)
 class File:
-    """One file of a model: its name in the model's folder, size, hash and sources, the best first.
-
-    ``sha256`` may be the hash's first digits, where no more are published.
-    """
+    """A file of a model: its name there, size, SHA-256 (or its first digits) and sources, the best first."""
 
     name: str
     bytes: int | None = None
     sha256: str | None = None
     urls: tuple[str, ...] = ()
+
+    @property
+    def whole_hash(self) -> bool:
+        """Whether all 64 digits of its hash are published."""
+        return len(self.sha256 or "") == 64
 
     def __str__(self) -> str:
         size = f" ({self.bytes:,} bytes)" if self.bytes else ""
@@ -56,15 +59,12 @@ class Entry:
         return all((self.folder / file.name).is_file() for file in self.files)
 
     def problems(self) -> list[str]:
-        """Return a sentence for each file that is missing or is not what it should be."""
+        """Return a sentence for each file that is missing or wrong."""
         verdicts = (self.verify(file) for file in self.files)
         return [why for verdict, why in verdicts if verdict == "wrong"]
 
     def verify(self, file: File) -> tuple[Verdict, str]:
-        """Return whether a file is right, and by what that is known, or how it could be.
-
-        Its hash must be the published one and that of the file which was first fetched, where known.
-        """
+        """Return whether a file has its published hash and that of its download, and how that is known."""
         path = self.folder / file.name
         if not path.is_file():
             return "wrong", f"{path} is missing."
@@ -84,7 +84,7 @@ class Entry:
         return self.folder
 
     def missing(self) -> str:
-        """Say what is not here, how large it is, where it can be had, where to put it, and its licence."""
+        """Say what is not here, its size, licence and sources, and where to put it."""
         gone = [file for file in self.files if not (self.folder / file.name).exists()] or self.files
         total = _total(gone)
         size = "size not known" if total is None else f"{total:,} bytes"
@@ -97,13 +97,13 @@ class Entry:
         )
 
 
-def _total(files: tuple[File, ...] | list[File]) -> int | None:
+def _total(files: Sequence[File]) -> int | None:
     sizes = [file.bytes for file in files if file.bytes is not None]
     return sum(sizes) if len(sizes) == len(files) else None
 
 
 def note(path: Path) -> Path:
-    """Return the file beside a file that keeps its hash, where none or not all of it is published."""
+    """Return the file beside a file that keeps its hash, where not all of it is published."""
     return path.with_name(f"{path.name}.sha256")
 
 
@@ -120,11 +120,7 @@ def cache() -> Path:
 
 
 def catalogue(store: Path | None = None) -> list[Entry]:
-    """Return everything that has a name, with what is known of its files.
-
-    Their folders are in a store, by default :func:`cache`. Addresses on the Hugging Face hub are those of
-    its mirror HF_ENDPOINT, where that is set.
-    """
+    """Return all that has a name, in a store (default: :func:`cache`); HF_ENDPOINT may mirror the hub."""
     rows = tomllib.loads(Path(__file__).with_name("weights.toml").read_text("utf-8"))["model"]
     return [_stickers(), *(_entry(row, cache() if store is None else store) for row in rows)]
 
@@ -147,10 +143,7 @@ def _entry(row: dict[str, Any], store: Path) -> Entry:
 
 
 def entry(name: str, store: Path | None = None) -> Entry:
-    """Return the row of a name, which may be any of open_clip's, as MODEL/TAG.
-
-    Raises ValueError listing the known ones.
-    """
+    """Return the row of a name, or of any MODEL/TAG of open_clip; ValueError listing the known ones."""
     rows = {row.name: row for row in catalogue(store)}
     model, _, tag = name.partition("/")
     found = (

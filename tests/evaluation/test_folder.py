@@ -6,7 +6,7 @@ import fsspec
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from fusedream_nb.evaluation.folder import Folder
+from fusedream_nb.evaluation.runs import Folder
 
 
 def rows(*captions, method="random", seed=0):

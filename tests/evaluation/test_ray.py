@@ -14,9 +14,7 @@ import psutil
 import pytest
 
 from fusedream_nb.evaluation.captions import captions
-from fusedream_nb.evaluation.folder import Folder
-from fusedream_nb.evaluation.ray import on_ray
-from fusedream_nb.evaluation.table import Plan, here, run
+from fusedream_nb.evaluation.runs import Folder, Plan, here, on_ray, run
 from fusedream_nb.method.budgets import BUDGETS
 
 pytestmark = pytest.mark.heavy
@@ -28,9 +26,7 @@ import sys
 from functools import partial
 from fusedream_nb.method.budgets import Budget
 from fusedream_nb.evaluation.captions import captions
-from fusedream_nb.evaluation.folder import Folder
-from fusedream_nb.evaluation.ray import on_ray
-from fusedream_nb.evaluation.table import Plan, run
+from fusedream_nb.evaluation.runs import Folder, Plan, on_ray, run
 plan = Plan(captions(limit=26), {PLAN.methods}, Budget(**{TINY.__dict__}))
 folder = Folder(sys.argv[1])
 ray = partial(on_ray, plan=plan, folder=folder, address="local", workers=2)

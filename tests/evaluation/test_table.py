@@ -21,9 +21,9 @@ from typer.testing import CliRunner
 import fusedream_nb as fd
 from fusedream_nb.cli import evaluate_command
 from fusedream_nb.evaluation.captions import captions, sticker_scenes
-from fusedream_nb.evaluation.folder import Folder
+from fusedream_nb.evaluation.metrics import summarise
 from fusedream_nb.evaluation.networks import network_of, reference_of
-from fusedream_nb.evaluation.table import Block, Plan, here, make, run, summarise, todo
+from fusedream_nb.evaluation.runs import Block, Folder, Plan, here, make, run, todo
 from fusedream_nb.method.budgets import BUDGETS
 from fusedream_nb.method.scores import CLIPScore
 from fusedream_nb.records import png
@@ -182,8 +182,7 @@ from functools import partial
 from fusedream_nb import load
 from fusedream_nb.method.budgets import Budget
 from fusedream_nb.evaluation.captions import captions
-from fusedream_nb.evaluation.folder import Folder
-from fusedream_nb.evaluation.table import Plan, here, run
+from fusedream_nb.evaluation.runs import Folder, Plan, here, run
 import sys
 plan, folder = Plan(captions(limit=24), ("real", "random"), Budget(**{sizes})), Folder(sys.argv[1])
 for made, _ in run(plan, folder, partial(here, plan=plan, folder=folder, models=load(device="cpu"))):

@@ -53,7 +53,7 @@ def test_real_128_configuration_equals_the_packages_forward(
 ) -> None:
     model = standins.biggan_deep(REAL_128, rng)
     save_folder(model, REAL_128, tmp_path)
-    mine = BigGANDeep.from_folder(tmp_path, truncation=truncation)
+    mine = BigGANDeep.from_path(tmp_path, truncation=truncation)
     reference, picture = both(model, mine, truncation, rng)
     assert picture.shape == (2, 3, 128, 128)
     assert reference.std() > 0.01
@@ -133,7 +133,7 @@ def test_wrong_keys_are_named(tmp_path: Path, rng: torch.Generator) -> None:
     torch.save(state, tmp_path / "pytorch_model.bin")
     (tmp_path / "config.json").write_text(json.dumps(SMALL))
     with pytest.raises(ValueError, match=r"missing: embeddings.weight; surplus: surplus.weight"):
-        BigGANDeep.from_folder(tmp_path)
+        BigGANDeep.from_path(tmp_path)
 
 
 @pytest.mark.parametrize("truncation", [0.0, -1.0, 1.5])

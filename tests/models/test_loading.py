@@ -76,7 +76,7 @@ def test_a_model_by_its_names(mirror, store, rng) -> None:
     folder = store / "biggan-deep-512"
     latent = models.generator.sample(1, rng)
     picture = models.generator.decode(latent)
-    assert torch.equal(picture, BigGANDeep.from_folder(folder).decode(latent))
+    assert torch.equal(picture, BigGANDeep.from_path(folder).decode(latent))
     small = 0.5 + 0.5 * picture[:, :, ::2, ::2]
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ([0.4, 0.5, 0.6], [0.2, 0.3, 0.4]))
     for mine, published in ((models.clip, plain), (models.judge, resnet)):

@@ -48,7 +48,7 @@ def test_what_it_reads_reaches_ten_pixels_and_no_further() -> None:
 
 
 def test_a_folder_without_it_says_so(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="holds no upscaler; put config.json and model.safetensors"):
+    with pytest.raises(FileNotFoundError, match="has no config.json; put it there"):
         Upscaler.from_folder(tmp_path)
 
 

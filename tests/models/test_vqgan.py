@@ -118,9 +118,9 @@ def test_samples_are_random_codes_that_repeat_with_their_seed(generator: VQGAN) 
 
 
 def test_any_canvas_of_whole_cells(model: VQModel, generator: VQGAN, rng: torch.Generator) -> None:
-    wide = generator.on((24, 100))
+    wide = VQGAN(model, canvas=(24, 100))
     assert (wide.canvas, wide.size, wide.factor) == ((24, 100), 100, 4)
-    assert generator.canvas == (64, 64)  # as it was
+    assert generator.canvas == (64, 64)
     latent = wide.sample(2, rng)
     assert latent.z.shape == (2, 16, 6, 25)
     with torch.no_grad():
@@ -188,7 +188,7 @@ def test_the_start_the_loop_and_transport_take_grids(
     models: Models, generator: VQGAN, rng: torch.Generator
 ) -> None:
     """A few steps raise the score, and every latent stays in the codebook's range."""
-    small = generator.on((32, 32))
+    small = VQGAN(generator.model, canvas=(32, 32))
     score = CLIPScore(models.clip, "a photo of a red car")
     best, values = fd.top_k(small, score, 6, 2, rng, batch=3)
     assert best.z.shape == (2, 16, 8, 8) and values[0] >= values[1]

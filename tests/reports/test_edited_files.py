@@ -14,7 +14,7 @@ import torch
 
 import fusedream_nb as fd
 from fusedream_nb.cli import main
-from fusedream_nb.evaluation.folder import Folder
+from fusedream_nb.evaluation.runs import Folder
 from fusedream_nb.method.budgets import Budget
 from fusedream_nb.records import jobs, png
 from fusedream_nb.records.checkpoint import FILE
