@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,7 +30,18 @@ EXAMPLES = (
 )
 RESUMED = {"prompts", "resume", "steps", "every", "device", "as_json"}  # what --resume goes with
 COMPOSED, TRANSPORTED = ("placements", "foreground", "background"), ("prompt_picture", "mean", "canvas")
-COMPOSITION, TRANSPORT = "Composition (FuseDream)", "Several prompts by optimal transport"
+CLASSES = "Of the start: classes (any), nearest (to PROMPT) or normal (none)."
+START = "Begin at a picture: at a VQGAN's codes of it, or at the samples that CLIP finds nearest."
+PLACES = (
+    "Where the foreground may stand: all (18), 9@0.5 (nine places, half as wide as the picture), "
+    "left-bottom@0.4, or some of these with commas."
+)
+ALL = "All PROMPTs in one picture; 'a dog:2' counts twice."
+
+
+_composing: Any = partial(typer.Option, rich_help_panel="Composition (FuseDream)")
+_transporting: Any = partial(typer.Option, rich_help_panel="Several prompts by optimal transport")
+Ranked = Annotated[str | None, _composing(help="What its start is ranked by.", show_default="PROMPT")]
 
 
 def generate(
@@ -48,57 +60,21 @@ def generate(
     device: Device = None,
     film: Annotated[bool, typer.Option("--film", help="A GIF of the run beside each picture.")] = False,
     resume: Annotated[Path | None, typer.Option(help="The --out of a stopped run: finish it.")] = None,
-    y: Annotated[
-        str | None,
-        typer.Option("--classes", help="Of the start: classes (any), nearest (to PROMPT) or normal (none)."),
-    ] = None,
-    start: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="PICTURE",
-            help="Begin at a picture: at a VQGAN's codes of it, or at the samples that CLIP finds nearest.",
-        ),
-    ] = None,
+    y: Annotated[str | None, typer.Option("--classes", help=CLASSES)] = None,
+    start: Annotated[Path | None, typer.Option(metavar="PICTURE", help=START)] = None,
     every: Annotated[float, typer.Option(min=0, help="Seconds between two saved states.")] = jobs.EVERY,
     as_json: Json = False,
-    compose: Annotated[
-        bool, typer.Option("--compose", help="A foreground on a background.", rich_help_panel=COMPOSITION)
-    ] = False,
-    placements: Annotated[
-        str | None,
-        typer.Option(
-            help="Where the foreground may stand: all (18), 9@0.5 (nine places, half as wide as the "
-            "picture), left-bottom@0.4, or some of these with commas.",
-            rich_help_panel=COMPOSITION,
-            show_default="all",
-        ),
-    ] = None,
-    foreground: Annotated[
-        str | None,
-        typer.Option(help="What its start is ranked by.", rich_help_panel=COMPOSITION, show_default="PROMPT"),
-    ] = None,
-    background: Annotated[
-        str | None,
-        typer.Option(help="What its start is ranked by.", rich_help_panel=COMPOSITION, show_default="PROMPT"),
-    ] = None,
-    transport: Annotated[
-        bool,
-        typer.Option(
-            "--transport",
-            help="All PROMPTs in one picture; 'a dog:2' counts twice.",
-            rich_help_panel=TRANSPORT,
-        ),
-    ] = False,
+    compose: Annotated[bool, _composing("--compose", help="A foreground on a background.")] = False,
+    placements: Annotated[str | None, _composing(help=PLACES, show_default="all")] = None,
+    foreground: Ranked = None,
+    background: Ranked = None,
+    transport: Annotated[bool, _transporting("--transport", help=ALL)] = False,
     prompt_picture: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="PICTURE", help="A picture as one more PROMPT.", rich_help_panel=TRANSPORT),
+        list[Path] | None, _transporting(help="A picture as one more PROMPT.", metavar="PICTURE")
     ] = None,
-    mean: Annotated[
-        bool, typer.Option("--mean", help="By the mean loss, to compare.", rich_help_panel=TRANSPORT)
-    ] = False,
+    mean: Annotated[bool, _transporting("--mean", help="By the mean loss, to compare.")] = False,
     canvas: Annotated[
-        str | None,
-        typer.Option(metavar="WIDTHxHEIGHT", help="Pixels of a VQGAN's picture.", rich_help_panel=TRANSPORT),
+        str | None, _transporting(help="Pixels of a VQGAN's picture.", metavar="WIDTHxHEIGHT")
     ] = None,
 ) -> None:
     """Make a picture of each prompt with each seed, and print where it is.
@@ -208,7 +184,7 @@ def _canvas(text: str | None) -> list[int] | None:
     """Return "128x96", width and height, as [height, width]."""
     if text is None:
         return None
-    found = re.fullmatch(r"(\d+)[xX×](\d+)", text.strip())
+    found = re.fullmatch(r"(\d{1,5})[xX×](\d{1,5})", text.strip())
     if not found:
         raise ValueError(f"A canvas is WIDTHxHEIGHT in pixels, such as 128x96, not {text!r}.")
     return [int(found[2]), int(found[1])]

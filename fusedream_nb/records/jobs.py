@@ -125,8 +125,8 @@ def draw(
     """Draw what is left of a job, and add a row for each picture that is saved.
 
     ``watch`` is given each batch's prompts, and what it returns is shown each step. ``knobs`` are set
-    after the first of these. At Ctrl-C the best so far is saved, and the job stays to be resumed; before
-    the first step nothing stays, but a folder that was there.
+    after the first of these. At Ctrl-C the best so far is saved, and the job stays to be resumed; where it
+    ends before the first step nothing stays, but a folder that was there.
     """
     there = out.exists()
     job.keep(out)
@@ -138,7 +138,7 @@ def draw(
                 job = replace(job, done=job.done + 1)
                 if job.done < len(job.groups):
                     job.keep(out)
-    except KeyboardInterrupt:
+    except BaseException:
         if not job.done and not list(job.folder(out).glob("batch-*/state.pt")):
             job.forget(out)
             if not there:

@@ -56,18 +56,21 @@ def rerun(
     """
     record = read_record(path)
     show = watch([record.prompt])
-    with _named(path), threads(record.threads):
-        run = _begin_again(record, device)
-        turned: dict[int, dict[str, Any]] = {}
-        for entry in record.knobs:
-            own = {run.renamed.get(k, k): v for k, v in entry.items() if k != "step"}
-            turned.setdefault(index(entry["step"]), {}).update(own)
-        for step in run:
-            show(step)
-            if step.index >= record.steps_done:
-                break
-            run.set(**turned.get(step.index, {}))
-        return describe(run)[record.place]
+    try:
+        with threads(record.threads):
+            run = _begin_again(record, device)
+            turned: dict[int, dict[str, Any]] = {}
+            for entry in record.knobs:
+                own = {run.renamed.get(k, k): v for k, v in entry.items() if k != "step"}
+                turned.setdefault(index(entry["step"]), {}).update(own)
+            for step in run:
+                show(step)
+                if step.index >= record.steps_done:
+                    break
+                run.set(**turned.get(step.index, {}))
+            return describe(run)[record.place]
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        raise ValueError(f"What made {path} cannot be run again ({str(error).rstrip('.')}).") from error
 
 
 @contextmanager
@@ -81,15 +84,6 @@ def threads(wanted: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def _named(path: str | Path) -> Iterator[None]:
-    """Say which file's record it is that cannot be run."""
-    try:
-        yield
-    except (ValueError, TypeError, AttributeError, LookupError) as error:
-        raise ValueError(f"What made {path} cannot be run again ({str(error).rstrip('.')}).") from error
 
 
 def _begin_again(record: Record, device: str | None) -> Run[Any]:

@@ -57,15 +57,16 @@ def test_frames_from_before_are_found_again_or_missed_in_a_sentence(models, tmp_
         assert len(other.encode(0)[".gif"]) < len(whole)
 
 
-def test_ctrl_c_before_the_first_step_keeps_a_folder_that_was_there(models, tmp_path) -> None:
-    def interrupt(prompts):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_what_ends_before_the_first_step_keeps_a_folder_that_was_there(models, tmp_path, error) -> None:
+    def end(prompts):
+        raise error
 
     theirs, new = tmp_path / "theirs", tmp_path / "new"
     theirs.mkdir()
     for out in (theirs, new):
-        with pytest.raises(KeyboardInterrupt):
-            jobs.draw(job(), models, out, [], watch=interrupt)
+        with pytest.raises(error):
+            jobs.draw(job(), models, out, [], watch=end)
     assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
     assert not list(theirs.iterdir())
 

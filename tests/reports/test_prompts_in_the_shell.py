@@ -56,7 +56,9 @@ def test_a_canvas_that_does_not_fit_says_width_by_height(capsys, canvas: str) ->
     assert f"not {canvas.lower().replace('x', ' × ')} (width × height)" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("canvas", ["128", "128x", "x96", "128x96x3", "-8x8", "8.5x8", "128 by 96", ""])
+@pytest.mark.parametrize(
+    "canvas", ["128", "128x", "x96", "128x96x3", "-8x8", "8.5x8", "128 by 96", "", f"{10**20}x64"]
+)
 def test_what_is_no_canvas_is_a_sentence(capsys, canvas: str) -> None:
     assert main(["generate", "a dog", "--transport", f"--canvas={canvas}", "--device", "cpu"]) == 2
     assert re.search(r"A canvas is WIDTHxHEIGHT in pixels, such as 128x96, not '", capsys.readouterr().err)
