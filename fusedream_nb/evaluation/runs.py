@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from io import BytesIO
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -84,8 +85,10 @@ class Folder:
         if not self.files.exists(f"{self.root}/{RUN}"):
             return {}
         try:
-            return dict(json.loads(self.read([RUN])[0]))
-        except (ValueError, TypeError) as error:
+            found = dict(json.loads(self.read([RUN])[0]))
+            index(found.get("threads", 1))
+            return found
+        except (ValueError, TypeError, RecursionError) as error:
             what = f"{self.address}/{RUN} should hold a run's settings as JSON"
             raise ValueError(f"{what} ({error}); take another folder.") from error
 

@@ -28,6 +28,7 @@ REFUSED = [
     (["--out", "dogs.txt/run"], "Nothing can be written"),
     (["--out", "s3://bucket/run"], "pip install s3fs"),
     (["--out", "begun"], "begun/run.json should hold a run's settings"),
+    (["--out", "edited"], "edited/run.json should hold a run's settings"),
 ]
 
 
@@ -46,6 +47,8 @@ def nothing_is_drawn(monkeypatch, tmp_path):
     (tmp_path / "broken").mkdir()
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun/run.json").write_text("[")
+    (tmp_path / "edited").mkdir()
+    (tmp_path / "edited/run.json").write_text('{"threads": "many"}')
     Image.new("RGB", (9, 9)).save(tmp_path / "broken/a.png")
     (tmp_path / "broken/b.png").write_bytes(b"no picture")
     (tmp_path / "one.txt").write_text("a dog\n a  dog\n")
