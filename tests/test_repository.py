@@ -10,7 +10,9 @@ import subprocess
 import sys
 import tomllib
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -156,6 +158,21 @@ def test_all_notebooks_share_one_setup_cell_that_spares_colabs_own(path):
     assert source(setup) == source(first)
     assert cells(path, "code")[0] == setup
     assert all(name in source(setup) for name in ("torch", "ipykernel", "ipywidgets", "COLAB_RELEASE_TAG"))
+
+
+def test_in_colab_the_setup_cell_installs_a_tag_and_names_what_to_click(tmp_path, monkeypatch, capsys):
+    asked = []
+    shell = SimpleNamespace(run_line_magic=lambda *line: asked.append(line))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    exec(source(tagged(NOTEBOOKS[0], "setup")[0]), {"get_ipython": lambda: shell})
+    ((magic, line),) = asked
+    assert magic == "pip" and f"torch=={version('torch')} " in line  # Colab's own stays
+    assert line.endswith(f'@v{fusedream_nb.__version__}"')
+    assert "Change runtime type" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
 
 
 def test_badges_setup_and_urls_name_one_repository(tmp_path):
