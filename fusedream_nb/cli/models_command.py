@@ -116,8 +116,8 @@ def bank(
 
     store = cache or context.obj
     place = folder or (store / "banks" if store else None)
-    for name in names:
-        models, label = fd.load(name, device=device), f"the samples of {name}"
+    for name, models in [(name, fd.load(name, device=device)) for name in names]:
+        label = f"the samples of {name}"
         copies = fd.budget(budget, models).start_copies
         with Bar() as bar:
 
@@ -131,9 +131,10 @@ def bank(
 @app.command(epilog="Example: fusedream-nb models rm vqgan-wikiart")
 def rm(context: typer.Context, names: Names, cache: Cache = None) -> None:
     """Delete the files of models, with what was made of them; other files in their folders stay."""
-    for row in _rows(names, cache or context.obj):
-        if row.name == "stickers":
-            raise ValueError("The stickers are a part of the package; they are not deleted.")
+    rows = _rows(names, cache or context.obj)
+    if any(row.name == "stickers" for row in rows):
+        raise ValueError("The stickers are a part of the package; they are not deleted.")
+    for row in rows:
         for file in row.files:
             for end in ("", ".part", ".lock", ".sha256"):
                 (row.folder / f"{file.name}{end}").unlink(missing_ok=True)

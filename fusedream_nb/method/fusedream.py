@@ -167,6 +167,7 @@ def as_start(start: Any) -> Any:  # noqa: ANN401
 
 def given(start: Any, n: int, generator: Generator) -> Parameterisation:  # noqa: ANN401
     """Return a start as a parameterisation; ValueError unless it is one of n latents."""
+    start = as_start(start)
     if is_picture(start):
         if not hasattr(generator, "encode"):
             raise ValueError("This generator has no encoder, so it cannot begin at a picture.")

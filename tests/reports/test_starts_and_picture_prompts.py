@@ -94,6 +94,8 @@ def test_a_text_stays_a_text_and_an_array_of_numbers_is_refused(models: Models, 
             fd.fusedream(wrong, models)
     with pytest.raises(ValueError, match="no encoder"):
         fd.transport("a dog", models, start=photo)
+    with pytest.raises(ValueError, match="no encoder"):
+        next(fd.compose("a dog", models, start=(photo, photo)))
 
 
 @pytest.fixture
