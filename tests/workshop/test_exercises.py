@@ -79,6 +79,8 @@ def test_the_check_carries_the_exercises_name(path, exercise):
 
 def test_there_are_enough_of_each_kind():
     assert len(EXERCISES) >= 35
+    for page in ("README.md", "workshop/README.md", "CHANGELOG.md"):
+        assert f"{len(EXERCISES)} exercises" in (build.ROOT / page).read_text("utf-8")
     for kind in ("(write, ", "(predict, then run, ", "(read a picture, "):
         assert sum(kind in exercise.title for _, exercise in EXERCISES) >= 5
     for path in NOTEBOOKS:
