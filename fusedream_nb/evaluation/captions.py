@@ -117,7 +117,7 @@ def _has_captions(names: Iterable[str]) -> bool:
 
 def _lines_of_json(text: str) -> Iterator[Row]:
     for place, line in _lines(text):
-        yield place, _parsed(line, int(place.split()[1]))
+        yield place, _parsed(line.strip(), int(place.split()[1]))
 
 
 def _json(text: str) -> list[Row]:
