@@ -165,10 +165,7 @@ class BigGAN(ClassConditional):
 
     @classmethod
     def from_path(cls, path: Path, *, truncation: float = 1.0) -> Self:
-        """Load a folder or a file that :mod:`.biggan_files` knows; every key must match.
-
-        Raises FileNotFoundError for a missing file and ValueError for missing or surplus keys.
-        """
+        """Load a folder or file that :mod:`.biggan_files` knows; ValueError for wrong keys."""
         from .biggan_files import fold, read
 
         network, tensors, names = read(path)
@@ -180,10 +177,9 @@ class BigGAN(ClassConditional):
         return cls(network, embeddings, truncation=truncation, class_names=names)
 
     def decode(self, latent: Latent) -> Tensor:
-        """Return the pictures [n, 3, size, size] in [-1, 1] of latents z [n, z_dim], y [n, dim].
+        """Return the pictures [n, 3, size, size] in [-1, 1] of z [n, z_dim], y [n, dim], or of one a layer.
 
-        With z [n, layers, z_dim] and y [n, layers, dim] each of the :attr:`layers` reads its part of a
-        z of its own, and a y of its own. Raises ValueError for latents of other shapes.
+        Then they are z [n, layers, z_dim], y [n, layers, dim]. Raises ValueError for other shapes.
         """
         z, y = latent.z, latent.y
         if y is None:
@@ -222,7 +218,7 @@ class DeepNorm(nn.Module):
 
 
 class DeepBlock(nn.Module):
-    """BigGAN-deep's residual bottleneck, which may double the side and halve the channels."""
+    """BigGAN-deep's residual bottleneck, which may double the side and keep fewer channels."""
 
     def __init__(self, channels: int, width: int, condition: int, doubles: bool) -> None:
         super().__init__()
@@ -269,11 +265,10 @@ class DeepNetwork(nn.Module):
 
 
 class BigGANDeep(ClassConditional):
-    """A BigGAN-deep by a published config.json and state dict; every key must match.
+    """A BigGAN-deep by a published config.json and state dict; ValueError, with the source, for wrong keys.
 
-    For truncations off the grid of the batch norms' statistics the two neighbours are interpolated with the
-    nearer one weighing more; the package weighs them the wrong way round.
-    Raises ValueError for missing or surplus keys, naming the ``source``.
+    Between two truncations of the batch norms' statistics the nearer one weighs more; the package that
+    published them weighs them the wrong way round.
     """
 
     network: DeepNetwork
@@ -301,19 +296,15 @@ class BigGANDeep(ClassConditional):
 
     @classmethod
     def from_path(cls, path: Path, *, truncation: float = 1.0) -> Self:
-        """Load a folder, or the weights in it.
-
-        Raises FileNotFoundError for a missing file and ValueError for missing or surplus keys.
-        """
+        """Load a folder, or the weights in it; FileNotFoundError, ValueError for wrong keys."""
         file = (path if path.is_dir() else path.parent) / "config.json"
         config = read_config(file)
         tensors = read_tensors(path, ("model.safetensors", "pytorch_model.bin"))
         return cls(config, tensors, truncation=truncation, source=file)
 
     def decode(self, latent: Latent) -> Tensor:
-        """Return the pictures [n, 3, size, size] in [-1, 1] of latents z, y [n, dim].
+        """Return the pictures [n, 3, size, size] in [-1, 1] of z, y [n, dim], or [n, layers, dim] (BigSleep).
 
-        With z, y [n, layers, dim] each of the :attr:`layers` reads a latent of its own, as in BigSleep.
         Raises ValueError for a latent without y, and for another number of layers.
         """
         if latent.y is None:

@@ -97,8 +97,7 @@ def _files(path: Path) -> list[Path]:
 def read(path: Path) -> tuple[Network, Tensors, tuple[str, ...]]:
     """Return the network without weights, the tensors under this module's names and the classes' names.
 
-    Raises FileNotFoundError for a folder without a BigGAN, and ValueError for several files, and for a
-    configuration or names that are not a BigGAN's.
+    Raises FileNotFoundError for no BigGAN, ValueError for several files or another kind of them.
     """
     if (path / "config.json").exists():
         values = read_config(path / "config.json")
@@ -127,10 +126,7 @@ def save(
 
 
 def convert(tensors: Mapping[str, Tensor], source: Path) -> Tensors:
-    """Return the tensors of either release under this module's names, each weight over its spectral norm.
-
-    Raises ValueError for names that are of neither.
-    """
+    """Return a release's tensors under this module's names, each weight over its spectral norm."""
     kept = {k: v for k, v in tensors.items() if not _TRAINING.search(k)}
     if "g_z.g_linear.weight_orig" in kept:  # W [out, height · width · in] in TensorFlow's order
         found = _over_norms(kept, lambda weight: weight.movedim(1, -1).flatten(1))
@@ -199,7 +195,6 @@ def fold(tensors: Mapping[str, Tensor], truncation: float) -> Tensors:
     """Return :class:`.biggan.Network`'s state dict, and the embeddings: batch norms as affine maps.
 
     With statistics μ, σ² at the truncation and s = 1 / √(σ² + ε), a(c) = s (1 + G c), b(c) = B c - μ a(c).
-    Raises ValueError for missing tensors.
     """
     folded = dict(tensors)
     gain = _pop(folded, "attention.gain", "attention")

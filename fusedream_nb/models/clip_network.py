@@ -40,10 +40,7 @@ def is_plain(config: Mapping[str, Any]) -> bool:
 
 
 class CLIPNetwork(nn.Module):
-    """A CLIP by the ``model_cfg`` of open_clip: pictures [n, 3, s, s] and tokens [n, length] to [n, dim].
-
-    It reads once :func:`load_network` has folded it.
-    """
+    """A CLIP by open_clip's ``model_cfg``, for :func:`load_network` to fold: pictures, tokens to [n, dim]."""
 
     def __init__(
         self,
@@ -282,10 +279,7 @@ class RegNet(nn.Module):
 
 @torch.no_grad()
 def load_network(config: Mapping[str, Any], tensors: Mapping[str, Tensor], source: Path) -> CLIPNetwork:
-    """Return a network by a plain ``model_cfg`` of open_clip and its state dict, folded.
-
-    Raises ValueError for missing or surplus keys.
-    """
+    """Return a folded network by a plain ``model_cfg`` and its state dict; ValueError for wrong keys."""
     with torch.device("meta"):
         network = CLIPNetwork(**config)
     load_strictly(network, tensors, source)

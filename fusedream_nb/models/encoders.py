@@ -58,10 +58,7 @@ class Clip:
 
     @classmethod
     def from_folder(cls, path: Path, *, name: str = "CLIP") -> Self:
-        """Load a folder in open_clip's own format, or weights with its config beside; every key must match.
-
-        Raises FileNotFoundError for a missing file and ValueError for missing or surplus keys.
-        """
+        """Load a folder of open_clip, or weights with its config beside; ValueError for wrong keys."""
         file = (path if path.is_dir() else path.parent) / CONFIG
         config = read_config(file)
         tensors = read_tensors(path, WEIGHTS)

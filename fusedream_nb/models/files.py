@@ -52,10 +52,7 @@ _AGAIN = "replace it by the file as it was published (`fusedream-nb models` list
 
 
 def read_tensors(path: Path, names: Sequence[str]) -> Tensors:
-    """Return the tensors, as float32, of a file, or of the first of some names that a folder has.
-
-    Raises FileNotFoundError where it has none of them, and ValueError as :func:`read_file`.
-    """
+    """Return :func:`read_file` of a file, or of the first of some names in a folder; FileNotFoundError."""
     if path.is_file():
         return read_file(path)
     for name in names:

@@ -27,8 +27,7 @@ class Perceptual:
     def from_path(cls, path: Path, *, linear_heads: bool) -> Self:
         """Load a trunk of torchvision from its file or the file's folder; other names are ``squeezenet1_1``.
 
-        ``linear_heads`` adds the package's channel weights, which belong to the ImageNet trunks.
-        Raises FileNotFoundError for a missing file and ValueError for wrong keys.
+        ``linear_heads`` adds the package's channel weights, for ImageNet's trunks. ValueError for wrong keys.
         """
         import lpips
 

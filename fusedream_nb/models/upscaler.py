@@ -66,10 +66,7 @@ class Upscaler:
 
     @classmethod
     def from_folder(cls, folder: Path) -> Self:
-        """Load a network from its configuration and weights; every key must match.
-
-        Raises FileNotFoundError for a missing file and ValueError for missing or surplus keys.
-        """
+        """Load a network from its configuration and weights; FileNotFoundError, ValueError for wrong keys."""
         network = ResidualCNN(**read_config(folder / "config.json"))
         load_strictly(network, read_tensors(folder, ("model.safetensors",)), folder)
         return cls(network)
@@ -93,10 +90,7 @@ class RealESRGAN:
 
     @classmethod
     def from_file(cls, path: Path, device: torch.device) -> Self:
-        """Load a checkpoint that spandrel knows.
-
-        Raises ImportError saying what to install, and ValueError for a network of another factor.
-        """
+        """Load a checkpoint that spandrel knows; ImportError without it, ValueError for another factor."""
         with described_by(path, "a network that spandrel knows"):
             network = _spandrel().ModelLoader(device=device).load_from_file(path)
         if network.scale != FACTOR:

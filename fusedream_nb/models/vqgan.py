@@ -107,10 +107,7 @@ class VQGAN:
 
     @classmethod
     def from_folder(cls, folder: Path, *, canvas: tuple[int, int] | None = None) -> Self:
-        """Load a folder in diffusers' format, or a taming checkpoint or its folder; every key must match.
-
-        Raises FileNotFoundError for a missing file and ValueError for missing or surplus keys.
-        """
+        """Load a folder of diffusers, or a taming checkpoint or its folder; ValueError for wrong keys."""
         if folder.suffix == ".ckpt" or not (folder / "config.json").exists():
             return cls(fold(load_taming(folder)), canvas=canvas)
         from diffusers import VQModel
@@ -192,8 +189,7 @@ def from_taming(tensors: Mapping[str, Tensor]) -> Tensors:
 def load_taming(source: Path) -> Any:  # noqa: ANN401
     """Return the VQModel of a taming checkpoint f16, or of the one checkpoint in a folder.
 
-    Raises FileNotFoundError where there is none, and ValueError where there are several and for missing or
-    surplus keys, which are named as VQModel names them.
+    Raises FileNotFoundError for none, ValueError for several and for wrong keys, in VQModel's names.
     """
     from diffusers import VQModel
 
