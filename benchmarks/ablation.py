@@ -69,7 +69,7 @@ def finished(path: Path, settings: Row) -> list[Row]:
 def draw(models: Models, prompts: list[str], M: int, copies: int, seed: int) -> tuple[Latent, torch.Tensor]:
     """Draw M latents, once for the whole sweep, and score their pictures with every prompt [M, prompts]."""
     rng = torch.Generator().manual_seed(seed)
-    rank = fd.AugCLIP(models.clip, prompts, copies, fixed=views.draw(1, copies, rng))
+    rank = fd.AugCLIP(models.clip, prompts, copies, fixed=views.sample(1, copies, rng))
     pool, batch = models.generator.sample(M, rng), max(2, 64**3 // models.generator.size**2)
     parts = [pool[first : first + batch] for first in range(0, M, batch)]
     return pool, torch.cat([rank.table(models.generator.decode(part), rng).cpu() for part in parts])
@@ -102,7 +102,7 @@ def climb(models: Models, prompts: list[str], basis: Latent, cell: Row, settings
 def measured(models: Models, prompts: list[str], images: torch.Tensor, copies: int, seed: int) -> Row:
     """Return each picture's AugCLIP on fresh copies and the judge's cosine."""
     rng = torch.Generator().manual_seed(seed + 1)
-    score = fd.AugCLIP(models.clip, prompts, copies, fixed=views.draw(1, copies, rng))
+    score = fd.AugCLIP(models.clip, prompts, copies, fixed=views.sample(1, copies, rng))
     with torch.no_grad():
         judged = fd.CLIPScore(models.judge, prompts)(images)
         return {"augclip": score(images, rng).tolist(), "judge": judged.tolist()}

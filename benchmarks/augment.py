@@ -60,7 +60,7 @@ def main() -> None:
     rng = torch.Generator().manual_seed(0)
     image = torch.rand(1, 3, given.size, given.size, generator=rng) * 2 - 1
     plain = seconds(lambda x: plainly(x, given.copies, given.clip_size, rng), image)
-    fast = seconds(lambda x: views.augment(x, views.draw(1, given.copies, rng), given.clip_size), image)
+    fast = seconds(lambda x: views.augment(x, views.sample(1, given.copies, rng), given.clip_size), image)
     what = f"{given.copies} copies, {given.size} to {given.clip_size} px"
     print(f"{what}: plain {plain:.3f} s, fast {fast:.3f} s, {plain / fast:.1f} times")
 

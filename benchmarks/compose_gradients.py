@@ -30,7 +30,7 @@ class Scene:
         self.models, self.n = models, n
         self.rng = torch.Generator().manual_seed(0)
         self.placements = PLACEMENTS[:n]
-        fixed = views.draw(1, copies, self.rng)  # or the three ways would not agree
+        fixed = views.sample(1, copies, self.rng)  # or the three ways would not agree
         self.score = fd.AugCLIP(models.clip, "an elephant on top of a house", copies, fixed=fixed)
         basis = models.generator.sample(2 * n * k, self.rng).map(lambda t: t.view(2 * n, k, -1))
         self.start = OverParameterised.start(basis)  # the foregrounds, then the backgrounds

@@ -72,7 +72,7 @@ class Ours:
         self.clip = Clip(deepcopy(network), tokenizer, name="ViT-B/32, random").to(on.device, dtype)
         self.rng, self.samples = torch.Generator().manual_seed(0), on.samples
         self.score = AugCLIP(self.clip, PROMPT, on.copies)
-        self.fixed = views.draw(1, on.copies, self.rng).to(on.device)
+        self.fixed = views.sample(1, on.copies, self.rng).to(on.device)
         basis = self.generator.sample(BASIS, self.rng)
         self.moved = [torch.full((BASIS, 1), 1 / BASIS, device=on.device), *basis.tensors()]
         self.adam = torch.optim.Adam([part.requires_grad_() for part in self.moved], lr=5e-3)

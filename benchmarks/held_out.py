@@ -20,7 +20,7 @@ import torchvision
 import fusedream_nb as fd
 from fusedream_nb.method import views
 from fusedream_nb.method.budgets import Budget
-from fusedream_nb.method.fusedream import JUDGE_SEED, START_SEED
+from fusedream_nb.method.fusedream import FIXED_SEED, START_SEED
 from fusedream_nb.models import Models
 from fusedream_nb.models.generators import Latent
 from fusedream_nb.models.stickers import nouns as world
@@ -33,7 +33,7 @@ TOGETHER = 5  # pictures in one batch
 
 def starts(models: Models, prompts: list[str], sizes: Budget, seed: int) -> Latent:
     """Return the k best of M samples for each prompt [n, k, …], best first."""
-    same = views.draw(1, sizes.start_copies, torch.Generator().manual_seed(START_SEED))
+    same = views.sample(1, sizes.start_copies, torch.Generator().manual_seed(START_SEED))
     rank = fd.AugCLIP(models.clip, prompts, sizes.start_copies, fixed=same)
     rng = torch.Generator().manual_seed(seed)
     return fd.top_k(models.generator, rank.table, sizes.M, sizes.k, rng)[0]
@@ -41,7 +41,7 @@ def starts(models: Models, prompts: list[str], sizes: Budget, seed: int) -> Late
 
 def draw(models: Models, prompts: list[str], basis: Latent, sizes: Budget, seed: int) -> torch.Tensor:
     """Return FuseDream's pictures [n, 3, h, w] from given starts."""
-    fixed = views.draw(1, sizes.judged_copies, torch.Generator().manual_seed(JUDGE_SEED))
+    fixed = views.sample(1, sizes.judged_copies, torch.Generator().manual_seed(FIXED_SEED))
     steps = fd.climb(
         models.generator,
         fd.AugCLIP(models.clip, prompts, sizes.copies),
@@ -49,7 +49,7 @@ def draw(models: Models, prompts: list[str], basis: Latent, sizes: Budget, seed:
         [torch.Generator().manual_seed(seed) for _ in prompts],
         steps=sizes.steps,
         lr=sizes.lr,
-        judge=fd.AugCLIP(models.clip, prompts, sizes.judged_copies, fixed=fixed),
+        fixed_score=fd.AugCLIP(models.clip, prompts, sizes.judged_copies, fixed=fixed),
     )
     for step in steps:
         last = step

@@ -66,7 +66,7 @@ def measure(models: Models, words: tuple[str, str], loss: Any, given: argparse.N
     score = PatchScore(models.clip, prompts, Cutouts(PLACES, given.smallest), loss=loss)
     with torch.no_grad():
         best = read_nouns(models.judge, models.judge.encode_image(image)).topk(2).indices[0].tolist()
-        seen = score.match(image, score.draw(1, torch.Generator().manual_seed(1)))
+        seen = score.match(image, score.sample(1, torch.Generator().manual_seed(1)))
     costs = seen.costs[0].cpu()
     nearer = int((costs[:, 0] < costs[:, 1]).sum())
     return {

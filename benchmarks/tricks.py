@@ -78,7 +78,7 @@ def _layout(models: Models) -> None:
 def _resolution() -> Iterator[None]:
     small = views.augment
 
-    def large(image: Tensor, numbers: views.Draw, size: int) -> Tensor:
+    def large(image: Tensor, numbers: views.Copies, size: int) -> Tensor:
         return F.interpolate(small(image, numbers), (size, size), mode="bilinear")
 
     with patch.object(views, "augment", large):

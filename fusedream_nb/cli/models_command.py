@@ -124,7 +124,7 @@ def bank(
             def tell(done: int, total: int, bar: Bar = bar, label: str = label) -> None:
                 bar.show(done, total, label)
 
-            paths = build(models, seed=seed, M=samples, copies=copies, folder=place, tell=tell)
+            paths = build(models, seed=seed, M=samples, copies=copies, folder=place, progress=tell)
         print(*paths, sep="\n")
 
 

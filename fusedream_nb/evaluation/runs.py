@@ -206,7 +206,7 @@ def make(block: Block, plan: Plan, folder: Folder, models: Models) -> int:
 
     torch.set_num_threads(plan.threads)  # sums depend on it
     rng, rows, began = torch.Generator().manual_seed(COPIES_SEED), [], time.monotonic()
-    fixed = views.draw(1, COPIES, rng)
+    fixed = views.sample(1, COPIES, rng)
     with warnings.catch_warnings(action="ignore"):  # of unknown words, one per caption
         images = methods.draw(block.method, block.captions, models, plan.sizes, plan.seed)
         row: dict[str, Any] = {"method": block.method, "seed": plan.seed}

@@ -21,9 +21,14 @@ OVERSHOOT = 2.5  # how often the steps could cross the ball (Madry et al., 2017:
 def fgsm(image: Tensor, score: Score, rng: Rng, *, epsilon: float = EPSILON) -> Tensor:
     """Return I + ε sign ∇s(I), clamped: the Fast Gradient Sign Method (Goodfellow et al., 2014).
 
-    It solves max s(I + δ), ‖δ‖∞ ≤ ε (FuseDream, Case Study 1, §2.1) where s is linear. Images
-    [n, 3, h, w] lie in [-1, 1] before and after, and ε is given in their own units: 2 · 8/255 for what
-    is called 8/255 of pictures in [0, 1].
+    It solves max s(I + δ), ‖δ‖∞ ≤ ε (FuseDream, Case Study 1, §2.1) where s is linear.
+
+    Args:
+        image: pictures [n, 3, h, w] in [-1, 1].
+        score: what is to rise.
+        rng: the score's randomness.
+        epsilon: ε in the pictures' own units: 2 · 8/255 for what is called 8/255 of pictures in [0, 1].
+
     Raises ValueError for an ε below 0 or an image out of range.
     """
     *_, last = pgd(image, score, rng, epsilon=epsilon, steps=1)
@@ -41,9 +46,8 @@ def pgd(
 ) -> Iterator[Step]:
     """Climb a score by signed steps within ‖δ‖∞ ≤ ε of the image, a Step at a time (Madry et al., 2017).
 
-    It is FGSM iterated, from the image itself; ``size`` is one step's length (default: 2.5 ε / steps,
-    at most ε, so that one step is FGSM). Of a Step, ``score`` is that of its own ``image`` [n, 3, h, w],
-    ``best_image`` the highest so far, and ``latent`` holds δ.
+    It is FGSM iterated, from the image itself; ``size`` is one step's length (default: 2.5 ε / steps, at most
+    ε, so that one step is FGSM). Of a Step, ``latent`` holds δ.
     Raises ValueError, before any work, for an ε or steps below 0, a size not above 0, or an image that
     leaves [-1, 1]; FloatingPointError, naming the step, when the score is not a finite number.
     """
@@ -63,7 +67,11 @@ def _run(image: Tensor, score: Score, rng: Rng, epsilon: float, steps: int, size
     shown = best_image = image
     best_score = torch.full((len(image),), -torch.inf, device=image.device)
     for index in range(steps + 1):
-        value, gradient = _slope(shown, score, rng)
+        with torch.enable_grad():
+            leaf = shown.clone().requires_grad_()
+            value = score(leaf, rng)
+            (gradient,) = torch.autograd.grad(value.sum(), leaf)
+        value = value.detach()
         if not bool(torch.isfinite(value).all()):
             raise FloatingPointError(f"The score is not a finite number at step {index} of {steps}.")
         better = value > best_score
@@ -81,12 +89,3 @@ def _run(image: Tensor, score: Score, rng: Rng, epsilon: float, steps: int, size
             seconds=time.monotonic() - began,
         )
         shown = (shown + size * gradient.sign()).clamp(low, high)
-
-
-def _slope(image: Tensor, score: Score, rng: Rng) -> tuple[Tensor, Tensor]:
-    """Return the scores [n] of images and their gradients [n, 3, h, w]."""
-    image = image.clone().requires_grad_()
-    with torch.enable_grad():
-        value = score(image, rng)
-        (gradient,) = torch.autograd.grad(value.sum(), image)
-    return value.detach(), gradient

@@ -2,9 +2,8 @@
 
 AugCLIP's mean cosine over an image's copies is the mean of their unit vectors, times the text's. A *bank*
 keeps these means [M, dim] of one seed's M samples, in half precision, in the cache folder or with the
-package. A second prompt's start is one matrix product. A bank is never trusted blindly: it names the
-networks, the seed and the views that it was made of, and has a checksum; what is damaged or foreign is made
-anew.
+package. It names the networks, the seed and the views that it was made of, and has a checksum; what is
+damaged or foreign is made again.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import os
 import warnings
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +30,7 @@ from fusedream_nb.models.weights import STICKERS, cache
 
 from . import views
 from .scores import AugCLIP, mean_vectors
-from .views import Draw
+from .views import Copies
 
 if TYPE_CHECKING:
     from fusedream_nb.models import Models
@@ -41,17 +39,17 @@ if TYPE_CHECKING:
 FORMAT = 1
 START_SEED = 12_015_73  # of the views that every start is ranked by; any constant does
 WORTH = 1000  # samples from which on a bank is kept: fewer are ranked in seconds
-KEPT = 64  # banks in the cache folder; the ones that were used longest ago go
+KEPT = 64  # banks in the cache folder; the oldest go
 SHIPPED = STICKERS / "bank"
 FILES = "*.safetensors"
-Tell = Callable[[int, int], object]  # how many pictures are done, and of how many
+Progress = Callable[[int, int], object]  # how many pictures are done, and of how many
 
 
 def ranked(text: Tensor, bank: Tensor, k: int) -> Tensor:
     """Return which pictures may be among the k best for any of some texts, ascending.
 
-    Half precision moves the score of vector v and text t by 2⁻¹¹ Σ|vᵢ tᵢ| at most. So the candidates are all
-    whose scores may reach the k-th: the k best are among them, few others, and ties are not lost.
+    Half precision moves the score of vector v and text t by 2⁻¹¹ Σ|vᵢ tᵢ| at most: all whose scores may reach
+    the k-th are candidates, so no tie is lost.
 
     Args:
         text: unit vectors [texts, dim].
@@ -66,21 +64,18 @@ def ranked(text: Tensor, bank: Tensor, k: int) -> Tensor:
     return (scores + reach >= kth).any(1).nonzero()[:, 0]
 
 
-@torch.no_grad()
-def top_k(
+def vectors_of(
     generator: Generator,
     table: Callable[..., Tensor],
     M: int,
-    k: int,
     rng: torch.Generator,
     *,
     batch: int | None = None,
-) -> tuple[Latent, Tensor] | None:
-    """Return what :func:`.latents.top_k` does, for the ``table`` of an AugCLIP with fixed views, by its bank.
+) -> tuple[Tensor, Tensor, Latent] | None:
+    """Return the texts' vectors, the bank [M, dim] and the M latents of the ``table`` of an AugCLIP.
 
-    Only the candidates of :func:`ranked` are drawn, and scored as they are without a bank: the latents, their
-    order and their scores are the same. None where a bank does not pay, for other scores, and for networks
-    that are not of a kind that can be recognised.
+    None, with nothing sampled, where a bank does not pay, for other scores and random views, and for networks
+    of a kind that cannot be recognised.
     """
     score = getattr(table, "__self__", None)
     if M < WORTH or not isinstance(score, AugCLIP) or table != score.table or score.fixed is None:
@@ -89,24 +84,20 @@ def top_k(
     if key is None:
         return None
     latents = generator.sample(M, rng)
-    read = partial(image_vectors, generator, score.clip, score.fixed, batch=batch)
-    vectors = kept(key, partial(read, latents), label=f"{type(generator).__name__}, {generator.size} px")
-    near = ranked(score.text, vectors.to(score.text.device), k)
-    chosen = latents[near.to(latents.z.device)]
-    scores = read(chosen) @ score.text.T
-    best = scores.topk(k, dim=0)
-    return chosen[best.indices.movedim(0, -1)], best.values.movedim(0, -1)
+    make = partial(image_vectors, generator, score.clip, score.fixed, latents, batch=batch)
+    vectors = kept(key, make, label=f"{type(generator).__name__}, {generator.size} px")
+    return score.text, vectors.to(score.text.device), latents
 
 
 @torch.no_grad()
 def image_vectors(
     generator: Generator,
     clip: Clip,
-    views: Draw,
+    views: Copies,
     latents: Latent,
     *,
     batch: int | None = None,
-    tell: Tell | None = None,
+    progress: Progress | None = None,
 ) -> Tensor:
     """Return the mean vectors [M, dim] of the views of M latents' pictures, a few in memory at a time."""
     batch = batch or pictures_at_once(generator.size, latents.z.device)
@@ -114,46 +105,49 @@ def image_vectors(
     for first in range(0, len(latents), batch):
         image = generator.decode(latents[first : first + batch])
         parts.append(mean_vectors(clip, image, views.expand(len(image))))
-        if tell:
-            tell(min(first + batch, len(latents)), len(latents))
+        if progress:
+            progress(min(first + batch, len(latents)), len(latents))
     return torch.cat(parts)
 
 
-def start_views(copies: int, policy: Collection[str] = views.ALL) -> Draw:
+def start_views(copies: int, policy: Collection[str] = views.ALL) -> Copies:
     """Return the fixed views by which every start is ranked."""
-    return views.draw(1, copies, torch.Generator().manual_seed(START_SEED), policy)
+    return views.sample(1, copies, torch.Generator().manual_seed(START_SEED), policy)
 
 
 def build(
-    models: Models, *, seed: int, M: int, copies: int, folder: Path | None = None, tell: Tell | None = None
+    models: Models,
+    *,
+    seed: int,
+    M: int,
+    copies: int,
+    folder: Path | None = None,
+    progress: Progress | None = None,
 ) -> list[Path]:
     """Make the banks of a seed, unless they are there: of its start, and of a composition's second start.
 
     Args:
-        models: whose generator draws and whose CLIP reads.
+        models: whose generator and CLIP.
         seed: as a run's.
         M: how many samples are ranked.
         copies: how many views there are of each, a Budget's ``start_copies``.
         folder: where they are kept (default: the cache's).
-        tell: called with how many pictures are done and of how many.
+        progress: called with how many pictures are done and of how many.
 
-    Returns:
-        Where they are; what could not be kept is not among them, and a warning said so.
-
+    Returns their paths, without those that could not be kept, of which a warning said so.
     Raises ValueError for models whose networks cannot be recognised.
     """
     generator, views, rng = models.generator, start_views(copies), torch.Generator().manual_seed(seed)
-    names = []
+    paths = []
     for _ in range(2):
         key = bank_key(generator, models.clip, views, M, rng)
         if key is None:
             raise ValueError(f"{models.name} is not of this package's classes: its bank would not be found.")
         latents = generator.sample(M, rng)
-        make = partial(image_vectors, generator, models.clip, views, latents, tell=tell)
+        make = partial(image_vectors, generator, models.clip, views, latents, progress=progress)
         kept(key, make, folder=folder, label=models.name)
-        names.append(bank_name(key))
-    places = [folder] if folder else [SHIPPED, cache() / "banks"]
-    return [path for name in names for place in places if (path := place / name).exists()]
+        paths += [place / bank_name(key) for place in ([folder] if folder else [SHIPPED, cache() / "banks"])]
+    return [path for path in paths if path.exists()]
 
 
 def banks() -> list[dict[str, Any]]:
@@ -168,7 +162,7 @@ def banks() -> list[dict[str, Any]]:
 
 
 def bank_key(
-    generator: Generator, clip: Clip, views: Draw | None, M: int, rng: torch.Generator
+    generator: Generator, clip: Clip, views: Copies | None, M: int, rng: torch.Generator
 ) -> str | None:
     """Return the JSON that names a bank: networks, randomness and views; None if they are not known.
 
@@ -177,7 +171,7 @@ def bank_key(
     networks = fingerprint(generator), fingerprint(clip)
     if None in networks or views is None:
         return None
-    numbers = b"".join(getattr(views, f.name).cpu().numpy().tobytes() for f in fields(views))
+    numbers = b"".join(t.cpu().numpy().tobytes() for t in vars(views).values())
     state = rng.get_state().numpy().tobytes()
     key = {"format": FORMAT, "networks": networks, "M": M, "seed": rng.initial_seed()}
     return json.dumps(key | {"state": _digest(state), "views": _digest(numbers)})
@@ -197,62 +191,46 @@ def kept(key: str, make: Callable[[], Tensor], *, folder: Path | None = None, la
     name = bank_name(key)
     path = (folder or cache() / "banks") / name
     for place in (path,) if folder else (SHIPPED / name, path):
-        if (found := _read(place, key)) is not None:
-            return found
-    lock = FileLock(path.with_suffix(".lock"))
+        if (vectors := _read(place, key)) is not None:
+            return vectors
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except OSError as error:
-        return _write(path, key, make(), label, error)
-    try:
-        found = _read(path, key, tell=False)  # another process may have made it meanwhile
-        return _write(path, key, make(), label) if found is None else found
-    finally:
-        lock.release()
+        with FileLock(path.with_suffix(".lock")):
+            vectors = _read(path, key, warn=False)  # another process may have made it meanwhile
+            if vectors is None:
+                vectors = make()
+                _write(path, key, vectors, label)
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or error
+        warnings.warn(f"The start's bank cannot be kept in {path.parent} ({why}).", stacklevel=3)
+    return make() if vectors is None else vectors
 
 
-def _read(path: Path, key: str, *, tell: bool = True) -> Tensor | None:
+def _read(path: Path, key: str, *, warn: bool = True) -> Tensor | None:
     """Return a bank; None where there is none or, with a warning, where it is not right."""
     if not path.exists():
         return None
+    with suppress(Exception), safe_open(path, "pt") as file:  # whatever a damaged file makes its reader say
+        metadata, vectors = file.metadata(), file.get_tensor("vectors")
+        if metadata["key"] == key and metadata["digest"] == _digest(vectors.numpy().tobytes()):
+            return vectors
+    if warn:
+        warnings.warn(f"{path} is not the bank that its name says; it is made again.", stacklevel=4)
+    return None
+
+
+def _write(path: Path, key: str, vectors: Tensor, label: str) -> None:
+    """Write a bank whole or not at all, and delete the oldest beyond KEPT."""
+    half, part = vectors.half().cpu().contiguous(), path.with_suffix(".part")
     try:
-        with safe_open(path, "pt") as file:
-            metadata, vectors = file.metadata() or {}, file.get_tensor("vectors")
-        right = metadata.get("key") == key and metadata.get("digest") == _digest(vectors.numpy().tobytes())
-    except Exception:  # whatever a damaged file makes its reader say
-        right = False
-    if not right:
-        if tell:
-            warnings.warn(f"{path} is not the bank that its name says; it is made anew.", stacklevel=4)
-        return None
-    with suppress(OSError):  # a folder that cannot be written to
-        os.utime(path)
-    return vectors
-
-
-def _write(path: Path, key: str, vectors: Tensor, label: str, error: OSError | None = None) -> Tensor:
-    """Write a bank whole or not at all, let go of those that were used longest ago, and return its vectors.
-
-    With an error that has happened already, or where one happens here, a warning says that it is not kept.
-    """
-    half = vectors.half().cpu().contiguous()
-    metadata = {"key": key, "digest": _digest(half.numpy().tobytes()), "of": label}
-    part = path.with_suffix(f".{os.getpid()}.part")
-    try:
-        if error:
-            raise error
+        metadata = {"key": key, "digest": _digest(half.numpy().tobytes()), "of": label}
         write_tensors({"vectors": half}, part, metadata)
         os.replace(part, path)
-        for old in sorted(path.parent.glob(FILES), key=lambda p: p.stat().st_mtime)[:-KEPT]:
-            old.unlink(missing_ok=True)
-            old.with_suffix(".lock").unlink(missing_ok=True)
-    except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        why = getattr(error, "strerror", None) or error
-        warnings.warn(f"The start's bank cannot be kept in {path.parent} ({why}).", stacklevel=4)
-    return vectors
+    finally:
+        part.unlink(missing_ok=True)
+    for old in sorted(path.parent.glob(FILES), key=lambda p: p.stat().st_mtime)[:-KEPT]:
+        old.unlink(missing_ok=True)
+        old.with_suffix(".lock").unlink(missing_ok=True)
 
 
 def _digest(content: bytes) -> str:

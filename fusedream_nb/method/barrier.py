@@ -9,12 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-RuleName = Literal["bilevel", "linear", "inverse", "augclip"]
 Rule = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 FLOOR = 1e-20  # of ‖∇s‖²: far below what a climb meets, far above where float32 ends
@@ -33,29 +31,6 @@ def bilevel(loss: Tensor, score: Tensor, beta: float = 1.0) -> tuple[Tensor, Ten
     return loss - lam[:, None] * score, lam
 
 
-def linear(loss: Tensor, score: Tensor, lam: float = 0.5) -> tuple[Tensor, Tensor]:
-    """Lower (1 - λ)ℓ - λs for a fixed λ in [0, 1]: v = (1 - λ)∇ℓ - λ∇s (Eq. 7)."""
-    return (1 - lam) * loss - lam * score, loss.new_full((len(loss),), lam)
-
-
-def inverse(loss: Tensor, score: Tensor, beta: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Raise s among the minima of ℓ, the roles of Eq. 6 changed: v = λ∇ℓ - ∇s (Eq. 8).
-
-    λ = max((β‖∇ℓ‖² + ⟨∇s, ∇ℓ⟩) / ‖∇ℓ‖², 0), so that ⟨v, ∇ℓ⟩ ≥ β‖∇ℓ‖².
-    """
-    return bilevel(-score, -loss, beta)
-
-
-def augclip(loss: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
-    """Raise s and leave ℓ to itself: v = -∇s; λ is that of Eq. 7, where it is 1."""
-    return linear(loss, score, 1.0)
-
-
-def _check_beta(beta: float) -> None:
-    if not 0 <= beta < math.inf:
-        raise ValueError(f"β must be 0 or more, and finite, not {beta}.")
-
-
 @dataclass(frozen=True)
 class BilevelRule:
     """:func:`bilevel` with its β in place (Eq. 6); ValueError for β < 0."""
@@ -63,7 +38,8 @@ class BilevelRule:
     beta: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_beta(self.beta)
+        if not 0 <= self.beta < math.inf:
+            raise ValueError(f"β must be 0 or more, and finite, not {self.beta}.")
 
     def __call__(self, loss: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
         """Return v [n, d] and λ [n]."""
@@ -71,8 +47,20 @@ class BilevelRule:
 
 
 @dataclass(frozen=True)
+class InverseRule(BilevelRule):
+    """Raise s among the minima of ℓ, the roles of Eq. 6 changed: v = λ∇ℓ - ∇s (Eq. 8).
+
+    λ = max((β‖∇ℓ‖² + ⟨∇s, ∇ℓ⟩) / ‖∇ℓ‖², 0), so that ⟨v, ∇ℓ⟩ ≥ β‖∇ℓ‖².
+    """
+
+    def __call__(self, loss: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
+        """Return v [n, d] and λ [n]."""
+        return bilevel(-score, -loss, self.beta)
+
+
+@dataclass(frozen=True)
 class LinearRule:
-    """:func:`linear` with its λ in place (Eq. 7); ValueError for λ outside [0, 1]."""
+    """Lower (1 - λ)ℓ - λs for a fixed λ: v = (1 - λ)∇ℓ - λ∇s (Eq. 7); ValueError for λ outside [0, 1]."""
 
     lam: float = 0.5
 
@@ -82,33 +70,19 @@ class LinearRule:
 
     def __call__(self, loss: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
         """Return v [n, d] and λ [n]."""
-        return linear(loss, score, self.lam)
-
-
-@dataclass(frozen=True)
-class InverseRule:
-    """:func:`inverse` with its β in place (Eq. 8); ValueError for β < 0."""
-
-    beta: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check_beta(self.beta)
-
-    def __call__(self, loss: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
-        """Return v [n, d] and λ [n]."""
-        return inverse(loss, score, self.beta)
+        return (1 - self.lam) * loss - self.lam * score, loss.new_full((len(loss),), self.lam)
 
 
 @dataclass(frozen=True)
 class ScoreRule:
-    """:func:`augclip`: the score alone."""
+    """Raise s and leave ℓ to itself: v = -∇s, Eq. 7 with λ = 1."""
 
     def __call__(self, loss: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
         """Return v [n, d] and λ [n]."""
-        return augclip(loss, score)
+        return LinearRule(1.0)(loss, score)
 
 
-RULES: dict[str, type[BilevelRule | LinearRule | InverseRule | ScoreRule]] = {
+RULES: dict[str, type[BilevelRule | LinearRule | ScoreRule]] = {
     "bilevel": BilevelRule,
     "linear": LinearRule,
     "inverse": InverseRule,
@@ -119,21 +93,19 @@ RULES: dict[str, type[BilevelRule | LinearRule | InverseRule | ScoreRule]] = {
 def rule(name: str = "bilevel", *, beta: float = 1.0, lam: float = 0.5) -> Rule:
     """Return a rule by name with its number in place: β of Eqs. 6 and 8, or λ of Eq. 7.
 
-    Raises ValueError for an unknown name, β < 0 or λ outside [0, 1].
+    Raises ValueError for an unknown name and a number out of range.
     """
     if name not in RULES:
         raise ValueError(f"No rule is called {name!r}; known are {', '.join(RULES)}.")
-    _check_beta(beta)
-    both = {"beta": beta, "lam": LinearRule(lam).lam}
-    made = RULES[name]
-    return made(**{field: both[field] for field in made.__dataclass_fields__})
+    numbers = {"beta": beta, "lam": lam}
+    return RULES[name](**{field: numbers[field] for field in RULES[name].__dataclass_fields__})
 
 
 def two_gradients(loss: Tensor, score: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Return ∇ℓ and ∇s [n, d] of values [n], each over its own run's variables.
 
-    ``parameters`` are tensors [n, …]. The graph is used up.
-    Two passes back: one batched product is no faster on a CPU (benchmarks/compose_gradients.py).
+    ``parameters`` are tensors [n, …]; the graph is used up. Two passes back: one batched product is no
+    faster on a CPU (benchmarks/compose_gradients.py).
     """
     found = []
     for value, again in ((loss, True), (score, False)):

@@ -1,4 +1,4 @@
-"""What FuseDream is measured against: naive Adam on CLIP, and BigSleep.
+"""What FuseDream is compared with: naive Adam on CLIP, and BigSleep.
 
 BigSleep has no paper. What it does and its numbers are those of github.com/lucidrains/big-sleep, the
 repository that FuseDream cites.
@@ -19,17 +19,17 @@ from fusedream_nb.models.encoders import Clip
 from fusedream_nb.models.generators import ClassConditional, Generator, Latent
 
 from .budgets import Budget
-from .fusedream import JUDGE_SEED
+from .fusedream import FIXED_SEED
 from .latents import Parameterisation, Plain
 from .run import Run, RunConfig, State, Step, configure
 from .scores import CLIPScore, Score
 from .views import Rng
 
 BIG_SLEEP_LR = 0.07
-SPREAD = 0.3  # of the class logits at the start
+LOGITS = 0.3  # standard deviation of the class logits at the start
 TEMPERATURE = 2.0  # of the classes' softmax
 DECAY = 0.99  # of the moving average
-CROP = (0.8, 0.3, 0.5, 0.95)  # a crop's share of the side: mean, deviation, least, most
+CROP = (0.8, 0.3, 0.5, 0.95)  # a crop's share of the side: mean, std, least, most
 SIMILARITY = 100.0  # the cosine's weight against that of the latents' own law
 
 
@@ -58,13 +58,11 @@ def big_sleep(
     budget: str | Budget | None = None,
     **sizes: float | None,
 ) -> BigSleepRun:
-    """Return a run that maximises CLIP over random crops, with one latent a layer of the generator: BigSleep.
+    """Return a run that maximises CLIP over random crops, with one latent per layer: BigSleep.
 
-    Prompts, seeds and ``sizes`` are as in ``fusedream``; ``copies`` are the crops, ``steps`` None takes the
-    budget's ``equal_steps``. Of a Step, ``image`` is the picture that is climbed, and ``best_image`` the
-    best picture of the latents' moving average, which is BigSleep's result.
-    Raises ValueError, before any work, for an empty prompt or numbers out of range, and TypeError for a
-    generator that does not read a latent a layer.
+    Arguments are as in :func:`naive_adam`; ``copies`` are the crops. A Step's ``best_image`` is the best
+    picture of the latents' moving average, which is BigSleep's result, and not of the latents themselves.
+    Raises ValueError as :func:`naive_adam`, and TypeError for a generator without a latent per layer.
     """
     own = {"lr": BIG_SLEEP_LR, **sizes}
     return BigSleepRun(models, _equal("big_sleep", models, prompt, seed, budget, own))
@@ -92,12 +90,9 @@ class NaiveAdamRun(Run[Step]):
 
     def __init__(self, models: Models, config: RunConfig) -> None:
         self.models, self.config = models, config
-        rngs = [torch.Generator().manual_seed(seed) for seed in config.seeds]
-        sizes, self.plain = config.budget, CLIPScore(models.clip, config.prompts)
-        super().__init__(
-            models.generator, self.plain, rngs, steps=sizes.steps, lr=sizes.lr, prompt=config.prompts
-        )
-        self.worded = [self.plain]
+        score = CLIPScore(models.clip, config.prompts)
+        super().__init__(models.generator, score, **config.loop(), prompt=config.prompts)
+        self.worded = [score]
 
     def begin(self) -> Parameterisation:
         """Return one random latent for each picture."""
@@ -112,28 +107,20 @@ class BigSleepRun(Run[Step]):
     def __init__(self, models: Models, config: RunConfig) -> None:
         if not isinstance(models.generator, ClassConditional):
             raise TypeError(
-                "BigSleep requires a BigGAN-deep or a BigGAN, which read a latent a layer; "
+                "BigSleep requires a BigGAN-deep or a BigGAN, which read a latent per layer; "
                 f"{models.name} does not."
             )
         self.models, self.config, self.deep = models, config, models.generator
-        rngs = [torch.Generator().manual_seed(seed) for seed in config.seeds]
         sizes, prompts = config.budget, config.prompts
-        fixed = draw_crops(1, sizes.judged_copies, torch.Generator().manual_seed(JUDGE_SEED))
+        fixed = draw_crops(1, sizes.judged_copies, torch.Generator().manual_seed(FIXED_SEED))
         self.fixed = CropCLIP(models.clip, prompts, sizes.judged_copies, fixed=fixed)
         self.crops, self.likely = CropCLIP(models.clip, prompts, sizes.copies), _Likely()
-        super().__init__(
-            models.generator,
-            self.crops + self.likely * (1 / SIMILARITY),
-            rngs,
-            steps=sizes.steps,
-            lr=sizes.lr,
-            judge=self.fixed,
-            prompt=prompts,
-        )
+        score = self.crops + self.likely * (1 / SIMILARITY)
+        super().__init__(self.deep, score, **config.loop(), fixed_score=self.fixed, prompt=prompts)
         self.worded = [self.crops, self.fixed]
 
     def begin(self) -> LayerLatents:
-        """Return random latents, one a layer."""
+        """Return random latents, one per layer."""
         return self._averaged(LayerLatents.start(self.deep, self.rngs))
 
     def restored(self, tensors: list[Tensor]) -> LayerLatents:
@@ -177,10 +164,10 @@ class LayerLatents:
 
     @classmethod
     def start(cls, generator: ClassConditional, rngs: Sequence[torch.Generator]) -> LayerLatents:
-        """Draw z ~ N(0, I) and logits ~ N(0, 0.09 I), each run's from its own generator of randomness."""
+        """Sample z ~ N(0, I) and logits ~ N(0, 0.09 I), each run's from its own generator of randomness."""
         embeddings, layers = generator.embeddings, generator.layers
         z = [torch.randn(layers, generator.z_dim, generator=rng) for rng in rngs]
-        logits = [SPREAD * torch.randn(layers, len(embeddings), generator=rng) for rng in rngs]
+        logits = [LOGITS * torch.randn(layers, len(embeddings), generator=rng) for rng in rngs]
         device = embeddings.device
         latents = cls(torch.stack(z).to(device), torch.stack(logits).to(device), embeddings)
         latents.project_(generator)
@@ -246,23 +233,17 @@ class CropCLIP(Score):
 
 
 def draw_crops(n: int, crops: int, rng: Rng) -> Tensor:
-    """Draw the crops of n images, [n, crops, 3]: share of the side, and left and top as shares of it.
-
-    With a sequence of n generators, each image's come from its own.
-    """
+    """Sample the crops of n images, [n, crops, 3]: share of the side, and left and top as shares of it."""
     rngs = [rng] * n if isinstance(rng, torch.Generator) else rng
-    mean, deviation, least, most = CROP
+    mean, std, least, most = CROP
     normal = torch.stack([torch.randn(crops, 1, generator=g, device=g.device) for g in rngs])
     place = torch.stack([torch.rand(crops, 2, generator=g, device=g.device) for g in rngs])
-    share = (mean + deviation * normal).clamp(least, most)
+    share = (mean + std * normal).clamp(least, most)
     return torch.cat([share, place * (1 - share)], -1)
 
 
 def crop(image: Tensor, crops: Tensor, size: int) -> Tensor:
-    """Return the crops [n * crops, 3, size, size], read bilinearly, of images [n, 3, h, w].
-
-    The crops of one image stand together. Differentiable in the image.
-    """
+    """Return the crops [n * crops, 3, size, size] of images [n, 3, h, w], differentiably."""
     share, left, top = crops.to(image.device).flatten(0, 1).unbind(-1)
     none = torch.zeros_like(share)
     rows = [torch.stack([share, none, 2 * left + share - 1], -1)]
@@ -285,8 +266,8 @@ class _Likely(Score):
 
 def departure(z: Tensor) -> Tensor:
     """Return how far the moments of z [n, layers, dim] are from those of N(0, I): [n], 0 at the least."""
-    mean, deviation = z.mean(-1), z.std(-1)
+    mean, std = z.mean(-1), z.std(-1)
     normed = (z - mean[..., None]) / z.std(-1, correction=0)[..., None]
     skew, kurtosis = normed.pow(3).mean(-1), normed.pow(4).mean(-1) - 3
-    moments = (1 - deviation).abs() + mean.abs() + skew.abs() + kurtosis.abs()
+    moments = (1 - std).abs() + mean.abs() + skew.abs() + kurtosis.abs()
     return moments.mean(-1) + 4 * (z.square().mean((1, 2)) - 1).relu()

@@ -74,7 +74,6 @@ BUDGETS = {
         Budget("paper", M=10_000, k=5, steps=1000, copies=50, lr=5e-3, start_copies=10, judged_copies=100),
     )
 }
-RENAMED = {"full": "gallery"}
 
 # A row is one size at smoke, quick, gallery, colab, paper; None leaves it as the budget has it.
 FIGURES: dict[str, dict[str, tuple[Any, ...]]] = {
@@ -206,11 +205,9 @@ def budget(name: str | None = None, models: Models | None = None, *, figure: str
         models: what will be run; it decides the default.
         figure: the main figure of a notebook, a key of FIGURES.
 
-    Raises ValueError listing the known names, and naming the new name of an old one.
+    Raises ValueError listing the known names.
     """
     name = name or os.environ.get("FUSEDREAM_BUDGET") or _default(models)
-    if name in RENAMED:
-        raise ValueError(f"The budget {name!r} is now called {RENAMED[name]!r}; the paper's is 'paper'.")
     if name not in BUDGETS:
         raise ValueError(f"No budget is called {name!r}; known are {', '.join(BUDGETS)}.")
     base = BUDGETS[name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +16,7 @@ from fusedream_nb.models import Models
 from fusedream_nb.models.generators import Generator, Latent
 from fusedream_nb.models.perceptual import Perceptual
 
-from .barrier import RULES, BilevelRule, InverseRule, LinearRule, Rule, ScoreRule, two_gradients
+from .barrier import RULES, BilevelRule, Rule, two_gradients
 from .barrier import rule as named_rule
 from .budgets import Budget
 from .fusedream import AugCLIPRun, check_basis, given
@@ -25,14 +25,12 @@ from .placement import PLACEMENTS, Placement, Placements, crop, paste, poisson, 
 from .run import Gradient, RunConfig, State, Step, check_prompts, configure
 from .views import Rng
 
-SMALLEST = 17  # pixels a side that LPIPS's SqueezeNet can still read
+MIN_BOX = 17  # pixels a side that LPIPS's SqueezeNet can still read
 RULE, BOX = ("rule", "beta", "lam"), ("alpha", "x", "y")  # the knobs of a rule and of a placement
-SHOWN = ("foreground", "background", "image", "score", "loss", "lam")  # of a placement at a moment
 BEST = ("foreground", "background", "image", "loss")  # what is kept of the best moment
-Halves = Plain | OverParameterised
+Pair = Sequence[Parameterisation | Latent]
 Part = TypeVar("Part")
 Found = TypeVar("Found")
-Pair = tuple[Parameterisation | Latent, Parameterisation | Latent]
 
 
 def compose(
@@ -68,8 +66,8 @@ def compose(
     The pictures are the last step's ``pictures()`` [n, 3, h, w].
     Raises ValueError, before any work, for an empty prompt or numbers out of range.
     """
-    options = {"foreground": foreground, "background": background, "rule": rule, "start": start}
     places = placements if isinstance(placements, Placements) else Placements.of(placements)
+    options = {"foreground": foreground, "background": background, "rule": rule, "start": start}
     return CompositionRun(
         models, configure("compose", prompt, seed, budget, sizes, models, **options, placements=places)
     )
@@ -80,11 +78,10 @@ class ComposeStep(Step):
     """One step of a composition's n placements; index 0 is the start, before any step.
 
     ``image`` [n, 3, h, w] is the fused picture after the step, of ``foreground`` [n, 3, h', w'] and
-    ``background`` [n, 3, h, w], all in [-1, 1]. ``score``, ``loss`` and ``lam`` [n] are this picture's
-    s_Fuse on fresh views, ℓ_Fuse and λ; ``judged`` [n] is s_Fuse on fixed ones, when last looked at. The
-    ``best_…`` are those of the picture that was ever judged highest. ``latent`` is the foreground's,
-    ``latent_background`` the background's; ``going`` [n] says which placements still move, and ``group``
-    [n] which picture each belongs to.
+    ``background`` [n, 3, h, w]. ``score``, ``loss`` and ``lam`` [n] are this picture's s_Fuse on fresh views,
+    ℓ_Fuse and λ; ``judged`` [n] is s_Fuse on fixed ones, when last looked at. The ``best_…`` are those of the
+    picture that was ever judged highest. ``latent`` is the foreground's, ``latent_background`` the
+    background's; ``going`` [n] says which placements still move, ``group`` [n] whose picture each belongs to.
     """
 
     placements: tuple[Placement, ...]
@@ -103,9 +100,7 @@ class ComposeStep(Step):
     @property
     def winners(self) -> list[int]:
         """For each picture, the placement whose best has the highest fixed score (Algorithm 2, line 5)."""
-        own = [torch.nonzero(self.group == i).flatten() for i in range(int(self.group.max()) + 1)]
-        scores = self.best_score.cpu()
-        return [int(rows[scores[rows].argmax()]) for rows in own]
+        return [int(rows[0]) for rows in _leading(self.best_score, self.group, 1)]
 
     @property
     def winner(self) -> int:
@@ -129,9 +124,8 @@ class ComposeStep(Step):
     def frames(self, *, best: bool = False) -> list[list[Tensor]]:
         """Return each winner's foreground, background, and the two together."""
         if best:
-            return [
-                [self.best_foreground[i], self.best_background[i], self.blended(i)[0]] for i in self.winners
-            ]
+            back = self.best_background
+            return [[self.best_foreground[i], back[i], self.blended(i)[0]] for i in self.winners]
         return [[self.foreground[i], self.background[i], self.image[i]] for i in self.winners]
 
     def losses(self) -> dict[str, Tensor]:
@@ -161,7 +155,7 @@ def fused(
 class Both:
     """Foregrounds and backgrounds [n, …], one a placement, as one parameterisation; some of them stopped."""
 
-    def __init__(self, foreground: Halves, background: Halves) -> None:
+    def __init__(self, foreground: Plain | OverParameterised, background: Plain | OverParameterised) -> None:
         self.foreground, self.background = foreground, background
         self.stop(torch.ones(len(foreground.parameters()[0]), dtype=torch.bool))
 
@@ -200,7 +194,7 @@ class CompositionRun(AugCLIPRun[ComposeStep]):
     """
 
     method, together = "compose", 1
-    parts = (Placement, Placements, BilevelRule, LinearRule, InverseRule, ScoreRule)
+    parts = (Placement, Placements, *RULES.values())
     renamed = {"rival": "rule"}  # noqa: RUF012
     defaults = dict.fromkeys(("foreground", "background", "start")) | {  # noqa: RUF012
         "rule": BilevelRule(), "placements": Placements.of(PLACEMENTS)
@@ -215,15 +209,18 @@ class CompositionRun(AugCLIPRun[ComposeStep]):
         self.texts = [_each(options[name] or config.prompts, n) for name in ("foreground", "background")]
         self.batch = max(1, 6 * 64**2 // models.generator.size**2)  # placements in memory at a time
         self.pruned = False
-        self.now: dict[str, Tensor] = {}
-        self.v: list[Tensor] = []
+        self.now: dict[str, Tensor] = {}  # a tensor [n, …] by name: pictures, values, and v of each parameter
         _check_boxes(self.places, models.generator.size)
-        knobs = _rule_knobs(self.rule)
-        if len(self.places) == 1:
-            knobs |= {name: getattr(self.places[0], name) for name in BOX}
-        super().__init__(models, config, **knobs)
+        one = self.places[0] if len(self.places) == 1 else None
+        box = {name: getattr(one, name) for name in BOX} if one else {}
+        super().__init__(models, config, **_rule_knobs(self.rule), **box)
         self.setters |= {name: partial(self.set_rule, name) for name in RULE}
         self.setters |= {name: partial(self.set_box, name) for name in BOX}
+        self._seed_placements()
+        if options["start"] is not None:
+            self._start = self._at_each_placement(
+                given(half, n, models.generator) for half in options["start"]
+            )
 
     @classmethod
     def upgraded(cls, config: RunConfig) -> RunConfig:
@@ -236,32 +233,34 @@ class CompositionRun(AugCLIPRun[ComposeStep]):
         own["placements"] = Placements.of(places, old.get("keep"))
         return replace(config, options=own)
 
+    # Where it begins.
+
+    def begin(self) -> Both:
+        """Return both starts, once for each placement (Algorithm 2, lines 1 and 2)."""
+        halves = [OverParameterised.start(self.search(texts)) for texts in self.texts]
+        self._seed_placements()
+        return self._at_each_placement(halves)
+
+    def restored(self, tensors: list[Tensor]) -> Both:
+        """Return a saved run's latents from their tensors."""
+        check_basis(tensors, self.config)
+        half = len(tensors) // 2
+        return Both(OverParameterised.of(tensors[:half]), OverParameterised.of(tensors[half:]))
+
+    def _seed_placements(self) -> None:
+        """Give each placement the randomness of its picture, as it stands."""
+        self.rng = self.rngs = [self.seeded[i].clone_state() for i in self.group]
+
+    def _at_each_placement(self, halves: Iterable[Any]) -> Both:
+        return Both(*(half.like([t[self.group].detach() for t in half.parameters()]) for half in halves))
+
     @property
     def both(self) -> Both:
         """The latents of all placements."""
         assert isinstance(self.start, Both)
         return self.start
 
-    def begin(self) -> Both:
-        """Return both starts, once for each placement (Algorithm 2, lines 1 and 2)."""
-        pair = self.config.options["start"]
-        if pair is None:
-            pair = [OverParameterised.start(self.search(texts)) for texts in self.texts]
-        halves: list[Any] = [given(half, len(self.config.seeds), self.generator) for half in pair]
-        states = [self.seeded[i].get_state() for i in self.group]
-        self.rng = self.rngs = [torch.Generator() for _ in states]
-        for rng, state in zip(self.rngs, states, strict=True):
-            rng.set_state(state)
-        return Both(*(half.like([t[self.group].detach() for t in half.parameters()]) for half in halves))
-
-    def restored(self, tensors: list[Tensor]) -> Both:
-        """Return a saved run's latents from their tensors."""
-        self.rng = self.rngs = [torch.Generator() for _ in self.places]
-        half, pair = len(tensors) // 2, self.config.options["start"]
-        if pair is not None:
-            return self.begin()
-        check_basis(tensors, self.config)
-        return Both(OverParameterised.of(tensors[:half]), OverParameterised.of(tensors[half:]))
+    # A step.
 
     def evaluate(self, *, look: bool = False) -> Gradient:
         """Draw all placements' pictures that go on, and return their directions v (Eq. 6)."""
@@ -269,7 +268,7 @@ class CompositionRun(AugCLIPRun[ComposeStep]):
             self._look()
         self._before = [rng.get_state() for rng in self.rngs]
         self.image, self.value = self.now["image"], self.now["score"]
-        return self.v
+        return [self.now[f"v{i}"] for i in range(len(self.both.parameters()))]
 
     def direction(self, gradient: Gradient) -> Gradient:
         """Return v, which :meth:`evaluate` has found together with λ."""
@@ -278,47 +277,33 @@ class CompositionRun(AugCLIPRun[ComposeStep]):
     def _look(self) -> None:
         """Look at the placements that go on; judge them when it is time, and choose which still go on."""
         going = self.both.going.nonzero().flatten().tolist()
-        count = workers(self.v[0].device if self.v else self.both.parameters()[0].device, self.batch)
-        batches = list(self._batches(going, self.batch // count))
+        count = workers(self.both.parameters()[0].device, self.batch)
+        batches = self._batches(going, self.batch // count)
         found = side_by_side(self._look_at, batches, count)
         rows = [row for batch in batches for row in batch]
-        columns = [torch.cat(column) for column in zip(*found, strict=True)]
-        self.now = {
-            name: _put(self.now.get(name), rows, column, len(self.places))
-            for name, column in zip(SHOWN, columns, strict=False)
-        }
-        old: list[Any] = self.v or [None] * len(columns[len(SHOWN) :])
-        self.v = [_put(v, rows, c, len(self.places)) for v, c in zip(old, columns[len(SHOWN) :], strict=True)]
+        for name in found[0]:
+            self._put(name, rows, torch.cat([part[name] for part in found]))
         self.check_finite(self.now["score"][rows], self.now["loss"][rows])
         if self.checks:
-            judged = torch.cat(side_by_side(self._judged, going, count))
-            self.judged = _put(getattr(self, "judged", None), going, judged, len(self.places))
-            self.keep_best({name: self.now[name] for name in BEST}, self.judged)
+            self._put("judged", going, torch.cat(side_by_side(self._judged, going, count)))
+            self.keep_best({name: self.now[name] for name in BEST}, self.now["judged"])
         if self.keep and not self.pruned and self.index >= self.total // 4:
-            self.pruned = True
-            self.both.stop(self.both.going & self._leading(self.keep))
+            self.pruned, best = True, torch.zeros_like(self.both.going)
+            best[torch.cat(_leading(self.now["judged"], torch.tensor(self.group), self.keep))] = True
+            self.both.stop(self.both.going & best)
 
-    def _leading(self, count: int) -> Tensor:
-        """Return which placements [n] are among so many, the best judged, of their picture."""
-        chosen = []
-        for i in range(len(self.config.seeds)):
-            own = [row for row, group in enumerate(self.group) if group == i]
-            chosen += sorted(own, key=lambda row: float(self.judged[row]), reverse=True)[:count]
-        return torch.tensor([row in chosen for row in range(len(self.places))])
-
-    def _batches(self, rows: list[int], most: int) -> Iterator[list[int]]:
+    def _batches(self, rows: list[int], most: int) -> list[list[int]]:
         """Split placements into batches of at most so many, with boxes of one size."""
         side = self.generator.size
 
         def size(row: int) -> tuple[int, int]:
             return self.places[row].box(side, side)[2:]
 
-        for _, group in groupby(sorted(rows, key=size), key=size):
-            some = list(group)
-            yield from (some[first : first + most] for first in range(0, len(some), most))
+        alike = [list(some) for _, some in groupby(sorted(rows, key=size), key=size)]
+        return [some[first : first + most] for some in alike for first in range(0, len(some), most)]
 
-    def _look_at(self, rows: list[int]) -> list[Tensor]:
-        """Draw the pictures of some placements; return what :data:`SHOWN` names, and v for each parameter."""
+    def _look_at(self, rows: list[int]) -> dict[str, Tensor]:
+        """Draw the pictures of some placements; return them with their values, and v of each parameter."""
         parameters = [p[rows].detach().requires_grad_() for p in self.both.parameters()]
         both = self.both.like(parameters)
         latents = Latent.cat([both.foreground.combine(), both.background.combine()])
@@ -328,28 +313,37 @@ class CompositionRun(AugCLIPRun[ComposeStep]):
         image, s, loss = fused(foreground, background, places, score, self.models.perceptual, rngs)
         v, lam = self.rule(*two_gradients(loss, s, parameters))
         parts = v.split([p[0].numel() for p in parameters], 1)
-        own = [part.reshape(p.shape) for part, p in zip(parts, parameters, strict=True)]
-        return [t.detach() for t in (foreground, background, image, s, loss, lam, *own)]
+        found = {f"v{i}": part.view_as(parameters[i]) for i, part in enumerate(parts)}
+        found |= {"foreground": foreground, "background": background, "image": image}
+        return {name: t.detach() for name, t in {**found, "score": s, "loss": loss, "lam": lam}.items()}
 
     @torch.no_grad()
     def _judged(self, row: int) -> Tensor:
         """Return the fixed score [1] of a placement's picture."""
-        image = self.now["image"][row : row + 1]
-        return self.fixed(image, self.rngs[row : row + 1], rows=[self.group[row]])
+        return self.fixed(self.now["image"][row : row + 1], self.rngs[row : row + 1], rows=[self.group[row]])
+
+    def _put(self, name: str, rows: list[int], values: Tensor) -> None:
+        """Replace some rows of what is known now."""
+        old = self.now.get(name)
+        new = values.new_empty(len(self.places), *values.shape[1:]) if old is None else old.clone()
+        new[rows] = values
+        self.now[name] = new
 
     def report(self, **common: Any) -> ComposeStep:  # noqa: ANN401
         """Return the ComposeStep."""
-        own: dict[str, Any] = {name: self.now[name] for name in ("foreground", "background", "loss", "lam")}
-        own |= {f"best_{name}": self.best[name] for name in ("foreground", "background", "loss")}
+        names = ("foreground", "background", "loss", "lam", "judged")
+        own: dict[str, Any] = {name: self.now[name] for name in names}
+        own |= {f"best_{name}": self.best[name] for name in BEST if name != "image"}
         return ComposeStep(
             **common,
             **own,
             placements=tuple(self.places),
-            judged=self.judged,
             latent_background=self.both.background.combine().map(lambda t: t.detach()),
             going=self.both.going,
             group=torch.tensor(self.group),
         )
+
+    # Its knobs and its state.
 
     def set_rule(self, name: str, value: Any) -> None:  # noqa: ANN401  a name or a number
         """Change the update rule, or its number."""
@@ -368,23 +362,20 @@ class CompositionRun(AugCLIPRun[ComposeStep]):
 
     def state_dict(self) -> State:
         """Return copies of all that the run's future depends on."""
-        own = {"now": self.now, "v": self.v, "judged": self.judged, "pruned": self.pruned}
-        return {**super().state_dict(), **own, "going": self.both.going}
+        own = {"now": dict(self.now), "pruned": self.pruned, "going": self.both.going}
+        return {**super().state_dict(), **own}
 
     def load_state_dict(self, state: State) -> None:
         """Go to a saved state; see :meth:`Run.load_state_dict`."""
         super().load_state_dict(state)
-        self.now, self.v, self.judged, self.pruned = (
-            state[name] for name in ("now", "v", "judged", "pruned")
-        )
+        self.now, self.pruned = dict(state["now"]), state["pruned"]
         self.both.stop(state["going"].cpu())
 
 
-def _put(old: Tensor | None, rows: list[int], values: Tensor, n: int) -> Tensor:
-    """Return tensors [n, …] with values in some rows, and the old ones in the others."""
-    new = values.new_empty(n, *values.shape[1:]) if old is None else old.clone()
-    new[rows] = values
-    return new
+def _leading(score: Tensor, group: Tensor, count: int) -> list[Tensor]:
+    """Return for each picture the rows of its placements with the highest scores [n], best first."""
+    own = [torch.nonzero(group == i).flatten() for i in range(int(group.max()) + 1)]
+    return [rows[score.cpu()[rows].argsort(descending=True, stable=True)[:count]] for rows in own]
 
 
 def _each(texts: str | Sequence[str], n: int) -> list[str]:
@@ -399,35 +390,29 @@ def _each(texts: str | Sequence[str], n: int) -> list[str]:
 
 def _rule_knobs(rule: Rule) -> dict[str, Any]:
     """Return the knobs of a rule; "own" is one of the caller's."""
-    return {
-        "rule": next((name for name, kind in RULES.items() if type(rule) is kind), "own"),
-        "beta": getattr(rule, "beta", 1.0),
-        "lam": getattr(rule, "lam", 0.5),
-    }
+    name = next((name for name, kind in RULES.items() if type(rule) is kind), "own")
+    return {"rule": name, "beta": getattr(rule, "beta", 1.0), "lam": getattr(rule, "lam", 0.5)}
 
 
 def _check_boxes(places: Sequence[Placement], side: int) -> None:
     for place in places:
-        if min(place.box(side, side)[2:]) < SMALLEST:
+        if min(place.box(side, side)[2:]) < MIN_BOX:
             raise ValueError(
-                f"The placement {place} is less than {SMALLEST} pixels wide or high on a picture of {side}, "
+                f"The placement {place} is less than {MIN_BOX} pixels wide or high on a picture of {side}, "
                 "too small for the perceptual loss; take a larger alpha."
             )
 
 
 def workers(device: torch.device, most: int) -> int:
-    """Return how many batches go side by side: one for each of PyTorch's threads on a CPU, one elsewhere.
-
-    ``most`` is how many may be in memory together.
-    """
+    """Return how many batches go side by side, at most so many: one for each thread on a CPU, else one."""
     return min(most, torch.get_num_threads()) if device.type == "cpu" else 1
 
 
 def side_by_side(act: Callable[[Part], Found], parts: Iterable[Part], count: int) -> list[Found]:
     """Return what acting on every part gives, each in a thread with one core, ``count`` at a time.
 
-    The parts must not touch each other's randomness or tensors; what they compute is then the same in
-    any number of threads. Raises what an act raises, after those under way have ended.
+    On a CPU this is faster than all threads for one small batch. The parts must not share randomness or
+    tensors. Raises what an act raises, after those under way have ended.
     """
     if count == 1:
         return [act(part) for part in parts]

@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from operator import index
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from fusedream_nb.models.generators import Latent
 
 from .budgets import Budget
@@ -33,6 +35,11 @@ class RunConfig:
     seeds: list[int]
     budget: Budget
     options: dict[str, Any]
+
+    def loop(self) -> dict[str, Any]:
+        """Return what every Run takes from it: randomness for each seed, the steps and Adam's rate."""
+        rngs = [torch.Generator().manual_seed(seed) for seed in self.seeds]
+        return {"rng": rngs, "steps": self.budget.steps, "lr": self.budget.lr}
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401

@@ -19,11 +19,11 @@ from .bank import start_views
 from .budgets import Budget
 from .latents import OverParameterised, Parameterisation, Plain, Sampler, Weights, normal_y, top_k
 from .run import Run, RunConfig, S, Step, configure
-from .scores import AugCLIP, Score
+from .scores import AugCLIP
 
 Start: TypeAlias = "Parameterisation | Latent | Picture"
 StartY = Literal["classes", "normal", "nearest"]
-JUDGE_SEED = 20_211_203  # of the fixed augmentations; any constant does
+FIXED_SEED = 20_211_203  # of the fixed augmentations; any constant does
 
 
 def fusedream(
@@ -62,34 +62,28 @@ def fusedream(
     return FusedreamRun(models, configure("fusedream", prompt, seed, budget, sizes, models, **options))
 
 
+def fixed_score(models: Models, config: RunConfig) -> AugCLIP:
+    """Return AugCLIP on the fixed views by which the best picture of a run is found."""
+    copies = config.budget.judged_copies
+    fixed = views.sample(1, copies, torch.Generator().manual_seed(FIXED_SEED))
+    return AugCLIP(models.clip, config.prompts, copies, fixed=fixed)
+
+
 class AugCLIPRun(Run[S]):
     """What the runs share that climb AugCLIP: prompts, one a picture, and a search for the start."""
 
     def __init__(self, models: Models, config: RunConfig, **knobs: Any) -> None:  # noqa: ANN401
         self.models, self.config = models, config
-        sizes, self.policy = config.budget, config.options.get("policy", views.ALL)
-        self.aug = AugCLIP(models.clip, config.prompts, sizes.copies, policy=self.policy)
-        fixed = views.draw(1, sizes.judged_copies, torch.Generator().manual_seed(JUDGE_SEED))
-        self.fixed = AugCLIP(models.clip, config.prompts, sizes.judged_copies, fixed=fixed)
-        self.seeded = [torch.Generator().manual_seed(seed) for seed in config.seeds]
+        copies, self.policy = config.budget.copies, config.options.get("policy", views.ALL)
+        self.aug = AugCLIP(models.clip, config.prompts, copies, policy=self.policy)
+        self.fixed = fixed_score(models, config)
         strength = views.strengths(self.policy)
-        super().__init__(
-            models.generator,
-            self.objective(),
-            self.seeded,
-            steps=sizes.steps,
-            lr=sizes.lr,
-            judge=self.fixed,
-            copies=sizes.copies,
-            **{**{name: strength.get(name, 0.0) for name in views.ALL}, **knobs, "prompt": config.prompts},
-        )
-        self.worded = [self.aug, self.fixed]
+        own = {"copies": copies, **{name: strength.get(name, 0.0) for name in views.ALL}, **knobs}
+        own["prompt"] = config.prompts
+        super().__init__(models.generator, self.aug, **config.loop(), fixed_score=self.fixed, **own)
+        self.worded, self.seeded = [self.aug, self.fixed], self.rngs
         self.setters["copies"] = self.aug.set_copies
         self.setters |= {name: partial(self.aug.set_strength, name) for name in views.ALL}
-
-    def objective(self) -> Score:
-        """Return what is climbed: AugCLIP (Eq. 3)."""
-        return self.aug
 
     def search(self, texts: Sequence[str], y: StartY = "classes", like: Tensor | None = None) -> Latent:
         """Return the k best of M samples for each text [n, k, …] (Algorithm 1, lines 1 and 2).

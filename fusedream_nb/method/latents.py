@@ -48,7 +48,7 @@ def normal_y(generator: Generator) -> Sampler:
     def sample(n: int, rng: torch.Generator) -> Latent:
         latent = generator.sample(n, rng)
         if latent.y is None:
-            raise ValueError("y from N(0, I) wants a generator with classes; this one has none.")
+            raise ValueError("y from N(0, I) requires a generator with classes; this one has none.")
         y = torch.randn(latent.y.shape, generator=rng, device=rng.device)
         return replace(latent, y=y.to(latent.y.device))
 
@@ -68,26 +68,28 @@ def top_k(
 ) -> tuple[Latent, Tensor]:
     """Draw M latents and keep the k whose pictures score highest (FuseDream, Algorithm 1, line 2).
 
-    Returns the latents [k, …], best first, and their scores [k]; or [texts, k, …] and [texts, k] where
-    the score is a table [n, texts], as :meth:`AugCLIP.table`. Only ``batch`` pictures are in memory
-    at a time (default: :func:`pictures_at_once`); how many does not change the result.
-    The latents' pictures are the basis images; ``sample`` is the law to draw from (default: the
-    generator's own).
+    Returns the latents [k, …], best first, and their scores [k]; or [texts, k, …] and [texts, k] where the
+    score is a table [n, texts], as :meth:`AugCLIP.table`. ``batch`` pictures are in memory at a time
+    (default: :func:`pictures_at_once`), which does not change the result; ``sample`` is the law (default:
+    the generator's own). Where a :mod:`.bank` serves, only its candidates are decoded.
     Raises ValueError unless 1 ≤ k ≤ M.
     """
     if not 1 <= k <= M:
         raise ValueError(f"The start keeps k of M samples, so 1 ≤ k ≤ M; got k = {k}, M = {M}.")
-    if sample is None and (found := bank.top_k(generator, score, M, k, rng, batch=batch)):
-        return found
-    latents = (sample or generator.sample)(M, rng)
+    kept = None if sample else bank.vectors_of(generator, score, M, rng, batch=batch)
+    if kept is None:
+        latents = (sample or generator.sample)(M, rng)
+    else:
+        text, vectors, latents = kept
+        latents = latents[bank.ranked(text, vectors, k).to(latents.z.device)]
     batch = batch or pictures_at_once(generator.size, latents.z.device)
-    parts = [latents[first : first + batch] for first in range(0, M, batch)]
+    parts = [latents[first : first + batch] for first in range(0, len(latents), batch)]
     scores = torch.cat([score(generator.decode(part), rng) for part in parts])
     best = scores.topk(k, dim=0)
     return latents[best.indices.movedim(0, -1)], best.values.movedim(0, -1)
 
 
-def noisy(latent: Latent, deviation: float, rng: Rng) -> Latent:
+def noisy(latent: Latent, std: float, rng: Rng) -> Latent:
     """Return a latent [n, …] plus noise of a standard deviation, from each run's own rng if it has one."""
 
     def add(t: Tensor) -> Tensor:
@@ -95,7 +97,7 @@ def noisy(latent: Latent, deviation: float, rng: Rng) -> Latent:
             noise = torch.randn(t.shape, generator=rng, device=rng.device)
         else:
             noise = torch.stack([torch.randn(t.shape[1:], generator=g, device=g.device) for g in rng])
-        return t + deviation * noise.to(t.device)
+        return t + std * noise.to(t.device)
 
     return latent.map(add)
 
@@ -141,8 +143,12 @@ class Plain:
     @torch.no_grad()
     def project_(self, generator: Generator) -> None:
         """Clamp the latent to the generator's valid set, in place."""
-        for mine, valid in zip(self.latent.tensors(), generator.project(self.latent).tensors(), strict=True):
-            mine.copy_(valid)
+        _project_(self.latent, generator)
+
+
+def _project_(latent: Latent, generator: Generator) -> None:
+    for mine, valid in zip(latent.tensors(), generator.project(latent).tensors(), strict=True):
+        mine.copy_(valid)
 
 
 @dataclass
@@ -198,27 +204,22 @@ class OverParameterised:
     @torch.no_grad()
     def project_(self, generator: Generator) -> None:
         """Clamp each basis latent to the generator's valid set, in place."""
-        clamped = generator.project(self.basis)
-        for mine, valid in zip(self.basis.tensors(), clamped.tensors(), strict=True):
-            mine.copy_(valid)
+        _project_(self.basis, generator)
 
 
 class Pyramid:
     """Latents z [n, dim, h, w] as their start plus grids of h × w, h/2 × w/2, … cells, each enlarged.
 
     Adam moves every number by about its rate, so what many fine cells must do together it does slowly and
-    roughly. A coarse cell does it in one step; ``scales`` damp the fine ones. Any z can still be reached.
-    Raises ValueError for a latent that is no grid, and unless every scale is above zero.
+    roughly. A coarse cell does it in one step; :data:`SCALES` damp the fine ones. Any z can still be reached.
+    Raises ValueError for a latent that is no grid.
     """
 
-    def __init__(self, start: Latent, scales: Sequence[float] = SCALES) -> None:
+    def __init__(self, start: Latent) -> None:
         if start.z.ndim != 4:
-            raise ValueError(f"A pyramid wants latents z [n, dim, h, w], not {list(start.z.shape)}.")
-        if not scales or not all(scale > 0 for scale in scales):
-            raise ValueError("Every level of a pyramid wants a scale above 0.")
-        self.start, self.scales = start.map(torch.Tensor.detach), tuple(scales)
-        n, dim, h, w = start.z.shape
-        self.levels = [start.z.new_zeros(n, dim, max(1, h >> k), max(1, w >> k)) for k in range(len(scales))]
+            raise ValueError(f"A pyramid requires latents z [n, dim, h, w], not {list(start.z.shape)}.")
+        self.start, (n, dim, h, w) = start.map(Tensor.detach), start.z.shape
+        self.levels = [start.z.new_zeros(n, dim, max(1, h >> k), max(1, w >> k)) for k in range(len(SCALES))]
 
     def parameters(self) -> list[Tensor]:
         """Return the grids, the finest first."""
@@ -228,11 +229,11 @@ class Pyramid:
         """Return the latents [n, dim, h, w]."""
         size = self.start.z.shape[-2:]
         grown = [F.interpolate(level, size, mode="bilinear") for level in self.levels]
-        moved = sum((scale * grid for scale, grid in zip(self.scales, grown, strict=True)), self.start.z)
+        moved = sum((scale * grid for scale, grid in zip(SCALES, grown, strict=True)), self.start.z)
         return Latent(moved, self.start.y)
 
     @torch.no_grad()
     def project_(self, generator: Generator) -> None:
         """Clamp the latents to the generator's valid set; the finest grid takes what that changes."""
         latent = self.combine()
-        self.levels[0].add_((generator.project(latent).z - latent.z) / self.scales[0])
+        self.levels[0].add_((generator.project(latent).z - latent.z) / SCALES[0])

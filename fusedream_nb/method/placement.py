@@ -1,4 +1,4 @@
-"""Where one picture stands on another: ᾱ = (α, t) of FuseDream, §3.3; paste and crop."""
+"""Where one picture stands on another, ᾱ = (α, t) (FuseDream, §3.3): paste, crop, and Poisson blending."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any, Literal, NamedTuple, Self
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import sparse
-from scipy.sparse.linalg import splu
+from scipy.sparse.linalg import LaplacianNd, splu
 from torch import Tensor
 
 HORIZONTAL = {"left": 0.0, "center": 0.5, "right": 1.0}
@@ -34,9 +33,9 @@ class Box(NamedTuple):
 class Placement:
     """A box as shares of the background, whatever its resolution: ᾱ = (α, t) (FuseDream, §3.3).
 
-    ``alpha`` in (0, 1) is the box's width, and its height too unless ``height`` is given. ``x`` and
-    ``y`` in [0, 1] say how much of the room that is left lies to its left and above it: 0, ½, 1 are
-    the paper's left (top), center and right (bottom). Raises ValueError for numbers out of range.
+    ``alpha`` in (0, 1) is the box's width, and its height too unless ``height`` is given. ``x`` and ``y`` in
+    [0, 1] are the shares of the room that is left which lie to its left and above it: 0, ½, 1 are the paper's
+    left (top), center and right (bottom). Raises ValueError for numbers out of range.
     """
 
     alpha: float
@@ -65,8 +64,7 @@ class Placement:
     def box(self, height: int, width: int) -> Box:
         """Return the box in whole pixels on a background of height × width.
 
-        Sides and corner are rounded to the nearest pixel, halves up, a side to 1 at least: α = 0.65 is
-        42 of 64 pixels, 83 of 128, 166 of 256, 333 of 512.
+        Sides and corner are rounded to the nearest pixel, halves up, a side to 1 at least.
         """
         wide = max(1, _round(self.alpha * width))
         high = max(1, _round((self.height or self.alpha) * height))
@@ -128,16 +126,14 @@ def named(text: str) -> tuple[Placement, ...]:
     for part in text.lower().split(","):
         place, _, size = part.strip().partition("@")
         across, _, down = place.partition("-")
+        alpha, _, height = size.partition("x")
         try:
             if place == "all" and not size:
                 found += PLACEMENTS
                 continue
-            alpha, _, height = size.partition("x")
             own: dict[str, Any] = {"alpha": float(alpha), "height": float(height) if height else None}
-            if place == "9":
-                found += [replace(each, **own) for each in PLACEMENTS[9:]]
-            else:
-                found.append(Placement(x=HORIZONTAL[across], y=VERTICAL[down], **own))
+            nine = PLACEMENTS[9:] if place == "9" else [Placement(0.5, HORIZONTAL[across], VERTICAL[down])]
+            found += [replace(each, **own) for each in nine]
         except (KeyError, ValueError) as error:
             raise ValueError(
                 f"No placement is called {part.strip()!r}; say all, 9@0.5, or such as left-bottom@0.4: left, "
@@ -181,7 +177,7 @@ def crop(background: Tensor, placement: Placement | Sequence[Placement]) -> Tens
 def _each(placement: Placement | Sequence[Placement], n: int) -> Sequence[Placement]:
     placements = [placement] * n if isinstance(placement, Placement) else placement
     if len(placements) != n:
-        raise ValueError(f"{n} backgrounds want one placement or as many, not {len(placements)}.")
+        raise ValueError(f"{n} backgrounds require one placement or as many, not {len(placements)}.")
     return placements
 
 
@@ -198,49 +194,34 @@ def poisson(foreground: Tensor, background: Tensor, placement: Placement) -> Ten
     """Blend foregrounds into backgrounds: the foreground's gradients, the background's boundary.
 
     Foregrounds [n, 3, h', w'] of any size, backgrounds [n, 3, h, w]. The result f [n, 3, h, w] minimises
-    Σ ((f_p - f_q) - (g_p - g_q))² over neighbours p, q in the box, g the foreground shrunk to it
-    (FuseDream, §3.3, last paragraph). Outside the box and on its rim f is the background; where the
-    box's side is the picture's own border there is no rim, and f is free. Values may leave [-1, 1].
+    Σ ((f_p - f_q) - (g_p - g_q))² over neighbours p, q in the box, g the foreground shrunk to it (FuseDream,
+    §3.3; Pérez, Gangnet and Blake, 2003), solved exactly. Outside the box and on its rim f is the background;
+    where the box's side is the picture's own border there is no rim, and f is free. Values may leave [-1, 1].
     """
-    box = placement.box(*background.shape[-2:])
-    free = _free(box, *background.shape[-2:])
-    if free.all():  # no rim at all: any constant fits, and the foreground's own is at hand
-        return shrink(foreground, box)
-    blended = background.clone()
-    if free.any():
-        inside = box.cut(blended)
-        solved = _solve(shrink(foreground, box), inside, free)
-        inside.copy_(torch.where(torch.from_numpy(free).to(inside.device), solved, inside))
-    return blended
-
-
-def _free(box: Box, height: int, width: int) -> np.ndarray:
-    """Return which of the box's pixels [height, width] are unknown: all but the rim."""
-    free = np.ones((box.height, box.width), bool)
+    height, width = background.shape[-2:]
+    box = placement.box(height, width)
+    free = np.ones((box.height, box.width), bool)  # which pixels are unknown: all but the rim
     free[0] &= box.top == 0
     free[-1] &= box.top + box.height == height
     free[:, 0] &= box.left == 0
     free[:, -1] &= box.left + box.width == width
-    return free
+    small = shrink(foreground, box)
+    if free.all():  # no rim at all: any constant fits, and the foreground's own is at hand
+        return small
+    blended = background.clone()
+    if free.any():
+        inside = box.cut(blended)
+        solved = _solve(small, inside, free)
+        inside.copy_(torch.where(torch.from_numpy(free).to(inside.device), solved, inside))
+    return blended
 
 
 def _solve(foreground: Tensor, background: Tensor, free: np.ndarray) -> Tensor:
     """Return the box's pixels [n, 3, h, w]: f = g + u, u harmonic, f the background on the rim."""
-    laplacian, unknown = _laplacian(*free.shape), free.ravel()
-    own = foreground.cpu().double()
+    laplacian = LaplacianNd(free.shape, boundary_conditions="neumann", dtype=float).tosparse().tocsr()
+    unknown, own = free.ravel(), foreground.cpu().double()
     offset = (background.cpu().double() - own).flatten(2).flatten(0, 1).numpy().T  # [pixels, n * 3]
     rows = laplacian[unknown]
     offset[unknown] = splu(rows[:, unknown].tocsc()).solve(-(rows[:, ~unknown] @ offset[~unknown]))
     harmonic = torch.from_numpy(np.ascontiguousarray(offset.T)).view(own.shape)
     return (own + harmonic).to(background)
-
-
-def _laplacian(height: int, width: int) -> sparse.csr_matrix:
-    """Return the Laplacian [pixels, pixels] of a grid of pixels that ends at its edges."""
-
-    def along(length: int) -> sparse.csr_matrix:
-        difference = sparse.diags([-1.0, 1.0], [0, 1], shape=(length - 1, length))
-        return (difference.T @ difference).tocsr()
-
-    down, across = sparse.identity(height), sparse.identity(width)
-    return (sparse.kron(along(height), across) + sparse.kron(down, along(width))).tocsr()

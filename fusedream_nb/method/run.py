@@ -133,11 +133,11 @@ class Run(Iterator[S]):
         steps: int,
         lr: float,
         start: Parameterisation | None = None,
-        judge: Score | None = None,
+        fixed_score: Score | None = None,
         **knobs: Any,  # noqa: ANN401
     ) -> None:
         check_lr(lr)
-        self.generator, self.score, self.judge = generator, score, judge or score
+        self.generator, self.score, self.fixed_score = generator, score, fixed_score or score
         self.rng, self.rngs = rng, [rng] if isinstance(rng, torch.Generator) else list(rng)
         self.lr, self.total, self.noise, self.index = lr, steps, 0.0, 0
         self.knobs: dict[str, Any] = {"lr": lr, "steps": steps, **knobs}
@@ -255,10 +255,10 @@ class Run(Iterator[S]):
 
     @torch.no_grad()
     def keep_best(self, shown: dict[str, Tensor], score: Tensor | None = None) -> None:
-        """Keep what is shown [n, …] where its score, by default the judge's, is higher than the best's."""
+        """Keep what is shown [n, …] where its score, by default the fixed one, is higher than the best's."""
         if not self.checks:
             return
-        score = self.judge(shown["image"], self.rng) if score is None else score
+        score = self.fixed_score(shown["image"], self.rng) if score is None else score
         if self._reset or not self.best:
             self.best, self.best_score = {name: t.clone() for name, t in shown.items()}, score
         better = score > self.best_score
@@ -467,11 +467,11 @@ def climb(
     *,
     steps: int,
     lr: float = 5e-3,
-    judge: Score | None = None,
+    fixed_score: Score | None = None,
 ) -> Run[Step]:
     """Return a run that maximises a score of your own by Adam (FuseDream, Algorithm 1, line 3).
 
-    ``judge`` keeps the best picture (default: the score itself, with its randomness); after each step the
-    latents are clamped to the generator's valid set.
+    ``fixed_score`` decides which picture is best (default: the score itself, with its randomness); after each
+    step the latents are clamped to the generator's valid set.
     """
-    return Run(generator, score, rng, steps=steps, lr=lr, start=start, judge=judge, noise=0.0)
+    return Run(generator, score, rng, steps=steps, lr=lr, start=start, fixed_score=fixed_score, noise=0.0)

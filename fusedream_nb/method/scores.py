@@ -17,12 +17,12 @@ from fusedream_nb.models.encoders import Clip
 from fusedream_nb.models.pictures import Picture, PictureFile, read_picture, taken
 
 from . import ot, views
-from .views import ALL, Cutouts, Draw, Places, Rng
+from .views import ALL, Copies, Cutouts, Places, Rng
 
 Prompt = Picture  # a str is a text
 Loss = Literal["transport", "mean"]
 
-EPSILON = 0.1  # of the costs' spread; the paper of transport names none
+EPSILON = 0.1  # of the costs' scale; the paper names none
 
 
 class Score:
@@ -70,7 +70,7 @@ class AugCLIP(Score):
     """The mean CLIP score over random augmentations of the image (FuseDream, Eq. 3), in [-1, 1].
 
     ``copies`` augmented copies of each image are sampled at each call; ``policy`` is as in
-    :func:`.views.draw`. ``fixed`` gives the same augmentations at every call instead.
+    :func:`.views.sample`. ``fixed`` gives the same augmentations at every call instead.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class AugCLIP(Score):
         copies: int,
         *,
         policy: Collection[str] = ALL,
-        fixed: Draw | None = None,
+        fixed: Copies | None = None,
     ) -> None:
         views.check_augmentations(copies, policy)
         self.clip, self.text = clip, clip.encode_text(text)
@@ -105,23 +105,23 @@ class AugCLIP(Score):
         ``at_once`` copies (at first the encoder's) are in memory at a time, fewer where they do not fit.
         """
 
-        def part(image: Tensor, numbers: Draw) -> Tensor:
+        def part(image: Tensor, numbers: Copies) -> Tensor:
             return (mean_vectors(self.clip, image, numbers) * text).sum(-1)
 
         text = self.text if rows is None or len(self.text) == 1 else self.text[list(rows)]
-        numbers = self._draw(len(image), rng)
+        numbers = self._numbers(len(image), rng)
         value, self.at_once = views.chunked_mean(part, image, numbers, self.at_once)
         return value
 
     def table(self, image: Tensor, rng: Rng) -> Tensor:
         """Return the mean cosines [n, texts] of every image with every text."""
-        return mean_vectors(self.clip, image, self._draw(len(image), rng)) @ self.text.T
+        return mean_vectors(self.clip, image, self._numbers(len(image), rng)) @ self.text.T
 
-    def _draw(self, n: int, rng: Rng) -> Draw:
-        return views.draw(n, self.copies, rng, self.policy) if self.fixed is None else self.fixed.expand(n)
+    def _numbers(self, n: int, rng: Rng) -> Copies:
+        return views.sample(n, self.copies, rng, self.policy) if self.fixed is None else self.fixed.expand(n)
 
 
-def mean_vectors(clip: Clip, image: Tensor, numbers: Draw) -> Tensor:
+def mean_vectors(clip: Clip, image: Tensor, numbers: Copies) -> Tensor:
     """Return the means [n, dim] of the unit vectors of each image's augmented copies."""
     copies = views.augment(image, numbers, clip.size)
     return clip.encode_image(copies).view(len(image), numbers.count, -1).mean(1)
@@ -201,16 +201,16 @@ class PatchScore(Score):
     def fix(self, rng: torch.Generator) -> Self:
         """Return a score that takes the same patches, of every picture, at every call."""
         fixed = copy.copy(self)
-        fixed.fixed, fixed.seen = self.draw(1, rng), None
+        fixed.fixed, fixed.seen = self.sample(1, rng), None
         return fixed
 
-    def draw(self, n: int, rng: Rng) -> Places:
+    def sample(self, n: int, rng: Rng) -> Places:
         """Return the places of n pictures' patches: sampled, or those that are fixed."""
-        return self.cutouts.draw(n, rng) if self.fixed is None else self.fixed.expand(n)
+        return self.cutouts.sample(n, rng) if self.fixed is None else self.fixed.expand(n)
 
     def __call__(self, image: Tensor, rng: Rng) -> Tensor:
         """Return minus the loss [n] of pictures [n, 3, h, w] in [-1, 1]."""
-        self.seen = self.match(image, self.draw(len(image), rng))
+        self.seen = self.match(image, self.sample(len(image), rng))
         return -self.seen.loss
 
     def match(self, image: Tensor, places: Places) -> Match:
@@ -226,7 +226,6 @@ class PatchScore(Score):
         return Match(loss, costs.detach(), plan, tangents.detach(), places)
 
 
-@torch.no_grad()
 def listed(prompts: Prompt | Sequence[Prompt]) -> list[str | Tensor | PictureFile]:
     """Return one prompt or several as a list of texts, images, and pictures' files."""
     given = [prompts] if isinstance(prompts, str) or not isinstance(prompts, Sequence) else prompts
@@ -237,6 +236,7 @@ def listed(prompts: Prompt | Sequence[Prompt]) -> list[str | Tensor | PictureFil
     return [each if isinstance(each, str) else taken(each) for each in given]
 
 
+@torch.no_grad()
 def encode_prompts(clip: Clip, prompts: Sequence[Prompt]) -> Tensor:
     """Return unit vectors [m, dim] of prompts: texts, or pictures, tensors [3, h, w] or [1, 3, h, w].
 

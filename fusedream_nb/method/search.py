@@ -1,4 +1,4 @@
-"""BasinCMA, the rival optimiser: evolution outside, descent inside (FuseDream, Appendix C, Fig. 17).
+"""BasinCMA: evolution outside, descent inside (FuseDream, Appendix C, Fig. 17).
 
 After Wampler and Popović (2009), as Huh et al. (2020) use it on BigGAN.
 """
@@ -6,7 +6,7 @@ After Wampler and Popović (2009), as Huh et al. (2020) use it on BigGAN.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,14 +15,10 @@ from torch import Tensor
 from fusedream_nb.models import Models
 from fusedream_nb.models.generators import Generator, Latent
 
-from . import views
 from .budgets import Budget
-from .fusedream import JUDGE_SEED
+from .fusedream import fixed_score
 from .run import CHECK_EVERY, Run, RunConfig, State, Step, configure
 from .scores import AugCLIP, Score
-
-if TYPE_CHECKING:
-    import cma
 
 SAMPLES = 4096  # latents from which the generator's law is read; none of them is decoded
 LR = 0.05  # Adam's rate, in coordinates of which one is as wide as another
@@ -44,7 +40,9 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if min(self.mega_steps, self.inner_steps, self.final_steps) < 0 or self.population < 4:
-            raise ValueError(f"A search wants steps of 0 or more and a population of at least 4, not {self}.")
+            raise ValueError(
+                f"A search requires steps of 0 or more and a population of at least 4, not {self}."
+            )
 
     @property
     def rounds(self) -> int:
@@ -84,28 +82,36 @@ def basin_cma(
 ) -> BasinCMARun:
     """Return a run that maximises AugCLIP by BasinCMA (FuseDream, Appendix C), a population a Step.
 
-    CMA-ES asks for a population, which is clamped to the generator's valid set; Adam climbs from it, at a
-    rate of 0.05 unless ``lr`` is given; CMA-ES is given the points where the climbs began, with the fixed
-    scores where they *ended*. Both search :class:`Law` coordinates, in which the generator's own law is
-    N(0, I). A Step shows one picture [1, 3, h, w], the one of the population that has reached the most, and
-    the best of all so far. Its knobs count ``mega_step`` and the generator's ``evaluations`` so far, and
-    hold CMA's ``sigma``.
+    CMA-ES asks for a population, which is clamped to the generator's valid set; Adam climbs from it; CMA-ES
+    is told the points where the climbs began, with the fixed scores where they *ended*. Both search
+    :class:`Law` coordinates, in which the generator's own law is N(0, I).
+
+    Args:
+        prompt: what the picture shows.
+        models: what is climbed and what scores it.
+        seed: of all randomness.
+        budget: gives the copies; the schedule gives the steps.
+        schedule: how much work is done.
+        sigma: CMA-ES's first step size.
+        sizes: copies, judged_copies, and Adam's lr (default 0.05).
+
+    A Step shows one picture [1, 3, h, w], the one of the population that has reached the most, and the best
+    of all so far. Its knobs are ``mega_step``, the generator's ``evaluations`` so far, and CMA's ``sigma``.
     """
     own = {"lr": LR, "steps": schedule.rounds - 1, **sizes}
     config = configure("basin_cma", prompt, seed, budget, own, models, schedule=schedule, sigma=sigma)
     mine = config.budget
-    fixed = views.draw(1, mine.judged_copies, torch.Generator().manual_seed(JUDGE_SEED))
-    judge = AugCLIP(models.clip, config.prompts, mine.judged_copies, fixed=fixed)
     score, rng = AugCLIP(models.clip, config.prompts, mine.copies), torch.Generator().manual_seed(seed)
-    run = BasinCMARun(models.generator, score, rng, schedule, sigma=sigma, lr=mine.lr, judge=judge)
+    fixed = fixed_score(models, config)
+    run = BasinCMARun(models.generator, score, rng, schedule, sigma=sigma, lr=mine.lr, fixed_score=fixed)
     run.models, run.config = models, config
     return run
 
 
 class BasinCMARun(Run[Step]):
-    """BasinCMA on any score over any generator; it is replayed, but its state cannot be saved on its way.
+    """BasinCMA on any score over any generator.
 
-    ``judge`` (default: the score itself) decides which is the best, and is what CMA-ES is given.
+    ``fixed_score`` (default: the score itself) decides which is the best, and is what CMA-ES is told.
     """
 
     method = "basin_cma"
@@ -120,14 +126,17 @@ class BasinCMARun(Run[Step]):
         *,
         sigma: float = 1.0,
         lr: float = LR,
-        judge: Score | None = None,
+        fixed_score: Score | None = None,
     ) -> None:
-        super().__init__(generator, score, rng, steps=schedule.rounds - 1, lr=lr, judge=judge)
-        self.knobs = {"lr": lr}
-        self.wanted = dict(self.knobs)
-        self.schedule, self.sigma = schedule, sigma
+        super().__init__(generator, score, rng, steps=schedule.rounds - 1, lr=lr, fixed_score=fixed_score)
+        self.knobs, self.wanted = {"lr": lr}, {"lr": lr}
+        self.schedule, self.sigma, self._seeded = schedule, sigma, rng.get_state()
         self.mega_step = self.inner = 0
+        self.history: list[
+            dict[str, Any]
+        ] = []  # what CMA-ES was told before each question, and the randomness
         self.winner: tuple[Tensor, Tensor] | None = None
+        self._begun: list[np.ndarray] = []
 
     @classmethod
     def from_config(cls, config: RunConfig, models: Models) -> BasinCMARun:
@@ -143,16 +152,28 @@ class BasinCMARun(Run[Step]):
 
     def begin(self) -> _Whitened:
         """Return the first population."""
-        self.law = Law.of(self.generator, self.rngs[0])
-        self.strategy = _strategy(self.law.dim, self.sigma, self.schedule.population, self.rngs[0])
+        import cma  # and with it Matplotlib
+
+        def randn(*shape: int) -> np.ndarray:
+            (rng,) = self.rngs
+            return torch.randn(shape, generator=rng, device=rng.device, dtype=torch.float64).cpu().numpy()
+
+        self.law, self.history = Law.of(self.generator, self.rngs[0]), []
+        options = {"popsize": self.schedule.population, "randn": randn, "seed": np.nan}  # no other randomness
+        options |= {"verbose": -10, "verb_log": 0}  # and no files
+        self.strategy = cma.CMAEvolutionStrategy(np.zeros(self.law.dim), self.sigma, options)
         return self._ask()
 
-    def _ask(self) -> _Whitened:
+    def _ask(self, losses: list[float] | None = None) -> _Whitened:
+        """Tell CMA-ES how far the last population came, and ask for the next."""
+        if losses is not None:
+            self.strategy.tell(self._begun, losses)
+        self.history.append({"losses": losses, "rng": self.rngs[0].get_state()})
         mean = self.law.mean
         asked = torch.as_tensor(np.stack(self.strategy.ask()), dtype=mean.dtype, device=mean.device)
         start = _Whitened(self.law, asked)
         start.project_(self.generator)
-        # Given the points beyond the clamp, CMA would walk off where all pictures are the same.
+        # Told of the points beyond the clamp, CMA would walk off where all pictures are the same.
         self._begun = list(start.x.double().cpu().numpy())
         self.inner = 0
         self.reset_best()
@@ -178,9 +199,9 @@ class BasinCMARun(Run[Step]):
             return True
         self.rewind()
         with torch.no_grad():
-            self.strategy.tell(self._begun, (-self.judge(self.image, self.rng)).tolist())
+            losses = (-self.fixed_score(self.image, self.rng)).tolist()
         self.mega_step, self.index = self.mega_step + 1, self.index + 1
-        self._start_at(self._ask())
+        self._start_at(self._ask(losses))
         return False
 
     def report(self, **common: Any) -> Step:  # noqa: ANN401
@@ -196,19 +217,20 @@ class BasinCMARun(Run[Step]):
         return Step(**{**common, **own, **best, "knobs": knobs})
 
     def state_dict(self) -> State:
-        """Raise ValueError: CMA-ES's own state is not kept."""
-        raise ValueError("A run of BasinCMA cannot be saved on its way; begin it again with its seed.")
+        """Return copies of all that the run's future depends on; CMA-ES is told its history again."""
+        own = {name: getattr(self, name) for name in ("mega_step", "inner", "winner")}
+        return {**super().state_dict(), **own, "history": list(self.history)}
 
-
-def _strategy(dim: int, sigma: float, population: int, rng: torch.Generator) -> cma.CMAEvolutionStrategy:
-    """Return a CMA-ES at 0 that writes no files and takes its randomness from rng alone."""
-    import cma  # and with it Matplotlib
-
-    def randn(*shape: int) -> np.ndarray:
-        return torch.randn(shape, generator=rng, device=rng.device, dtype=torch.float64).cpu().numpy()
-
-    options = {"popsize": population, "randn": randn, "seed": np.nan, "verbose": -10, "verb_log": 0}
-    return cma.CMAEvolutionStrategy(np.zeros(dim), sigma, options)
+    def load_state_dict(self, state: State) -> None:
+        """Go to a saved state; see :meth:`Run.load_state_dict`."""
+        if state.get("method") == self.method:
+            self.rngs[0].set_state(self._seeded)
+            self._start = self.begin()
+            for row in state["history"][1:]:
+                self.rngs[0].set_state(row["rng"].cpu())
+                self._start = self._ask(row["losses"])
+        super().load_state_dict(state)
+        self.mega_step, self.inner, self.winner = (state[name] for name in ("mega_step", "inner", "winner"))
 
 
 @dataclass(frozen=True)
@@ -229,9 +251,9 @@ class Law:
         latents = generator.sample(samples, rng)
         flat = _flat(latents)
         mean = flat.mean(0)
-        _, spread, directions = torch.linalg.svd((flat - mean) / samples**0.5, full_matrices=False)
-        kept = spread > 1e-4 * spread[0]
-        return cls(mean, spread[kept, None] * directions[kept], latents[:1])
+        _, stds, directions = torch.linalg.svd((flat - mean) / samples**0.5, full_matrices=False)
+        kept = stds > 1e-4 * stds[0]
+        return cls(mean, stds[kept, None] * directions[kept], latents[:1])
 
     @property
     def dim(self) -> int:
@@ -254,7 +276,7 @@ def _flat(latent: Latent) -> Tensor:
 
 
 class _Whitened:
-    """Latents given by their coordinates x [n, dim], so that one rate suits all of them."""
+    """Latents given by their coordinates x [n, dim], so that one learning rate suits all of them."""
 
     def __init__(self, law: Law, x: Tensor) -> None:
         self.law, self.x = law, x

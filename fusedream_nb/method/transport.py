@@ -23,7 +23,7 @@ from .scores import EPSILON, Loss, PatchScore, Prompt, listed
 from .views import Cutouts, Places
 
 LR = 0.05  # Adam's rate in VQGAN+CLIP; the paper names none
-_JUDGE_SEED = 220_408_472  # the fixed patches; any constant does
+FIXED_SEED = 220_408_472  # the fixed patches; any constant does
 OLD = {"patches": "count", "smallest": "min_size"}  # until format 3
 
 
@@ -102,28 +102,17 @@ class TransportRun(Run[TransportStep]):
 
     def __init__(self, models: Models, config: RunConfig) -> None:
         self.models, self.config = models, config
-        options, sizes = config.options, config.budget
-        texts, weights, start = config.prompts, options["weights"], options["start"]
-        knobs: dict[str, Any] = {
-            "patches": options["cutouts"].count,
-            "epsilon": options["epsilon"],
-        }
+        options, texts, start = config.options, config.prompts, config.options["start"]
+        knobs: dict[str, Any] = {"patches": options["cutouts"].count, "epsilon": options["epsilon"]}
         if all(isinstance(prompt, str) for prompt in texts):
-            knobs |= {"prompt": texts, "weights": [1.0] * len(texts) if weights is None else [*weights]}
+            weights = [1.0] * len(texts) if options["weights"] is None else [*options["weights"]]
+            knobs |= {"prompt": texts, "weights": weights}
         named = {name: value for name, value in options.items() if name != "start"}
         self.patches = PatchScore(models.clip, texts, **named)
-        self.fixed = self.patches.fix(torch.Generator().manual_seed(_JUDGE_SEED))
-        super().__init__(
-            models.generator,
-            self.patches,
-            [torch.Generator().manual_seed(seed) for seed in config.seeds],
-            steps=sizes.steps,
-            lr=sizes.lr,
-            start=None if start is None else given(start, len(config.seeds), models.generator),
-            judge=self.fixed,
-            noise=0.0,
-            **knobs,
-        )
+        self.fixed = self.patches.fix(torch.Generator().manual_seed(FIXED_SEED))
+        begin = None if start is None else given(start, len(config.seeds), models.generator)
+        own: dict[str, Any] = {"start": begin, "fixed_score": self.fixed, "noise": 0.0}
+        super().__init__(models.generator, self.patches, **config.loop(), **own, **knobs)
         self.setters |= {"patches": self.patches.set_patches, "epsilon": self.set_epsilon}
         self.setters |= {name: partial(self.set_prompts, name) for name in ("prompt", "weights")}
 

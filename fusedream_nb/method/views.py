@@ -67,7 +67,7 @@ def _uniform(n: int, count: int, numbers: int, rng: Rng) -> tuple[Tensor, ...]:
 
 
 @dataclass(frozen=True)
-class Draw(Numbers):
+class Copies(Numbers):
     """The numbers of augmented copies.
 
     Shifts are shares of the side, positive to the right and downwards; the cutout's centre is a share
@@ -85,7 +85,7 @@ class Draw(Numbers):
     cut: Tensor
 
 
-def draw(n: int, copies: int, rng: Rng, policy: Collection[str] = ALL) -> Draw:
+def sample(n: int, copies: int, rng: Rng, policy: Collection[str] = ALL) -> Copies:
     """Sample augmented copies of n pictures.
 
     Args:
@@ -103,7 +103,7 @@ def draw(n: int, copies: int, rng: Rng, policy: Collection[str] = ALL) -> Draw:
         nothing = torch.full_like(value, neutral)
         return nothing.lerp(low + (high - low) * value, strength.get(name, 0.0))
 
-    return Draw(
+    return Copies(
         brightness=between(u[0], -BRIGHTNESS, BRIGHTNESS, "colour", 0.0),
         saturation=between(u[1], *SATURATION, "colour", 1.0),
         contrast=between(u[2], *CONTRAST, "colour", 1.0),
@@ -132,7 +132,7 @@ def check_augmentations(copies: int, policy: Collection[str]) -> None:
             raise ValueError(f"The strength of {name} must lie in [0, 1], not at {strength}.")
 
 
-def augment(image: Tensor, numbers: Draw, size: int | None = None) -> Tensor:
+def augment(image: Tensor, numbers: Copies, size: int | None = None) -> Tensor:
     """Return the augmented copies [n * copies, 3, size, size] of images [n, 3, h, w] in [-1, 1].
 
     The copies of one image stand together. A picture of twice the size or more is first averaged over boxes
@@ -179,7 +179,7 @@ def _coverage(place: Tensor, side: int) -> Tensor:
     return torch.minimum(pixel + 1, side - pixel).clamp(0, 1)
 
 
-def _colour(moved: Tensor, inside: Tensor, grey: Tensor, numbers: Draw) -> Tensor:
+def _colour(moved: Tensor, inside: Tensor, grey: Tensor, numbers: Copies) -> Tensor:
     """Brighten, saturate, then change the contrast: one affine map of each pixel inside the frame."""
     s, c = numbers.saturation[:, None, None, None], numbers.contrast[:, None, None, None]
     constant = (1 - c) * grey[:, None, None, None] + numbers.brightness[:, None, None, None]
@@ -187,7 +187,7 @@ def _colour(moved: Tensor, inside: Tensor, grey: Tensor, numbers: Draw) -> Tenso
     return c * s * moved + c * (1 - s) * own + constant * inside
 
 
-def _keep(numbers: Draw, size: int, device: torch.device) -> Tensor:
+def _keep(numbers: Copies, size: int, device: torch.device) -> Tensor:
     """Return the mask [m, 1, size, size] that is 0 in the square cut out of each copy."""
     wide = (numbers.cut * size + 0.5).floor()
     pixel = torch.arange(size, device=device)
@@ -239,7 +239,7 @@ class Cutouts:
                 f"The min_size of cutouts is a share of the side in (0, 1], not {self.min_size}."
             )
 
-    def draw(self, n: int, rng: Rng) -> Places:
+    def sample(self, n: int, rng: Rng) -> Places:
         """Sample the places of n pictures' cutouts."""
         side, x, y, _ = _uniform(n, self.count, 4, rng)  # the fourth was an angle: seeds keep their pictures
         return Places(self.min_size + (1 - self.min_size) * side, x, y)
@@ -264,7 +264,7 @@ def cut(image: Tensor, places: Places, size: int) -> Tensor:
     return read.unflatten(2, (-1, size)).transpose(1, 2).reshape(-1, image.shape[1], size, size)
 
 
-Part = Callable[[Tensor, Any], Tensor]  # pictures [n, 3, h, w] and their draws to means [n] over these
+Part = Callable[[Tensor, Any], Tensor]  # pictures [n, 3, h, w] and numbers of views to means [n]
 
 
 def chunked_mean(part: Part, image: Tensor, numbers: Numbers, at_once: int) -> tuple[Tensor, int]:

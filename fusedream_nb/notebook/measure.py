@@ -91,7 +91,7 @@ class Reader:
 
 def fixed_score(clip: Clip, text: str | Sequence[str], copies: int, seed: int = 0) -> AugCLIP:
     """Return AugCLIP (Eq. 3) on copies that a seed fixes: no run that climbs others has met them."""
-    numbers = views.draw(1, copies, torch.Generator().manual_seed(seed))
+    numbers = views.sample(1, copies, torch.Generator().manual_seed(seed))
     return AugCLIP(clip, text, copies, fixed=numbers)
 
 

@@ -33,7 +33,7 @@ def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def rank(models: Models, texts: list[str] = TEXTS, seed: int = 3, policy: object = views.ALL) -> fd.AugCLIP:
-    fixed = views.draw(1, 2, torch.Generator().manual_seed(seed), policy)
+    fixed = views.sample(1, 2, torch.Generator().manual_seed(seed), policy)
     return fd.AugCLIP(models.clip, texts, 2, fixed=fixed)
 
 
@@ -172,7 +172,7 @@ def test_a_file_that_is_damaged_or_anothers_is_made_anew_with_one_line(
     by_bank(models.generator, score)
     (path,) = store.glob("*.safetensors")
     damage(path, how, models)
-    with pytest.warns(UserWarning, match="is not the bank that its name says; it is made anew") as told:
+    with pytest.warns(UserWarning, match="is not the bank that its name says; it is made again") as told:
         check_same(by_bank(models.generator, score), theirs)
     assert len(told) == 1
     with warnings.catch_warnings():
@@ -239,7 +239,7 @@ def test_a_bank_that_is_built_is_the_one_that_a_run_takes(
     models: Models, store: Path, drawn: list[int]
 ) -> None:
     told: list[tuple[int, int]] = []
-    paths = bank.build(models, seed=5, M=M, copies=2, tell=lambda *n: told.append(n))
+    paths = bank.build(models, seed=5, M=M, copies=2, progress=lambda *n: told.append(n))
     assert told[-1] == (M, M)
     rows = bank.banks()
     assert {row["path"] for row in rows} >= set(paths) and len(paths) == 2

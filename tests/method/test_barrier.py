@@ -11,7 +11,15 @@ from hypothesis.extra.numpy import arrays
 from scipy.optimize import minimize
 from torch import Tensor
 
-from fusedream_nb.method.barrier import FLOOR, augclip, bilevel, inverse, linear, rule, two_gradients
+from fusedream_nb.method.barrier import (
+    FLOOR,
+    InverseRule,
+    LinearRule,
+    ScoreRule,
+    bilevel,
+    rule,
+    two_gradients,
+)
 
 numbers = st.floats(-1e3, 1e3).map(lambda x: 0.0 if abs(x) < 1e-3 else x)
 pairs = arrays(float, st.tuples(st.just(2), st.just(3), st.integers(1, 12)), elements=numbers)
@@ -89,7 +97,7 @@ def test_large_beta_is_augclip_alone(pair: np.ndarray) -> None:
     loss, score = torch.from_numpy(pair)
     assume(bool((score.norm(dim=1) > 0.5).all()))
     v, _ = bilevel(loss, score, 1e12)
-    torch.testing.assert_close(v / 1e12, augclip(loss, score)[0], atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(v / 1e12, ScoreRule()(loss, score)[0], atol=1e-6, rtol=1e-6)
 
 
 def test_at_a_maximum_of_the_score_only_the_loss_counts(rng: torch.Generator) -> None:
@@ -119,7 +127,7 @@ def test_linear_is_the_gradient_of_eq_7() -> None:
     x = torch.tensor([[0.3, -1.2]], requires_grad=True)
     loss, score = x.pow(4).sum(1), x.sin().sum(1)
     (expected,) = torch.autograd.grad((0.7 * loss - 0.3 * score).sum(), x, retain_graph=True)
-    v, lam = linear(*two_gradients(loss, score, [x]), 0.3)
+    v, lam = LinearRule(0.3)(*two_gradients(loss, score, [x]))
     torch.testing.assert_close(v, expected)
     assert lam.tolist() == pytest.approx([0.3])
 
@@ -127,7 +135,7 @@ def test_linear_is_the_gradient_of_eq_7() -> None:
 @given(pairs, betas)
 def test_inverse_keeps_its_promise_to_the_loss(pair: np.ndarray, beta: float) -> None:
     loss, score = torch.from_numpy(pair)
-    v, lam = inverse(loss, score, beta)
+    v, lam = InverseRule(beta)(loss, score)
     square = dot(loss, loss)
     torch.testing.assert_close(v, lam[:, None] * loss - score)
     torch.testing.assert_close(
@@ -174,7 +182,7 @@ def test_both_gradients_are_over_each_runs_own_variables(rng: torch.Generator) -
         ({"name": "triple"}, "No rule is called 'triple'; known are bilevel, linear, inverse, augclip"),
         ({"beta": -1.0}, "β must be 0 or more, and finite, not -1.0"),
         ({"beta": float("nan")}, "β must be 0 or more, and finite, not nan"),
-        ({"lam": 1.5}, r"λ of the linear combination must lie in \[0, 1\], not at 1.5"),
+        ({"name": "linear", "lam": 1.5}, r"λ of the linear combination must lie in \[0, 1\], not at 1.5"),
     ],
 )
 def test_a_rule_out_of_range_is_refused(arguments: dict[str, object], sentence: str) -> None:

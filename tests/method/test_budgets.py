@@ -76,11 +76,9 @@ def test_only_smoke_does_not_count():
     assert [name for name in NAMES if not fd.budget(name).counts] == ["smoke"]
 
 
-def test_unknown_and_old_names_are_told():
+def test_unknown_names_are_told():
     with pytest.raises(ValueError, match="No budget is called 'huge'; known are smoke, quick, gallery"):
         fd.budget("huge")
-    with pytest.raises(ValueError, match="'full' is now called 'gallery'"):
-        fd.budget("full")
     with pytest.raises(ValueError, match="No sizes are kept for 'fd-99'; known are start, fd-02"):
         fd.budget("quick", figure="fd-99")
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import fusedream_nb as fd
 from fusedream_nb.method import views
-from fusedream_nb.method.views import Draw, chunked_mean
+from fusedream_nb.method.views import Copies, chunked_mean
 from fusedream_nb.models import Models
 
 SIZE = 8
@@ -22,7 +22,7 @@ class Part:
     def __init__(self, most: int = 10**9) -> None:
         self.most, self.seen = most, []
 
-    def __call__(self, image: Tensor, numbers: Draw) -> Tensor:
+    def __call__(self, image: Tensor, numbers: Copies) -> Tensor:
         """Run out of memory above so many copies."""
         together = len(image) * numbers.count
         if together > self.most:
@@ -32,9 +32,9 @@ class Part:
         return copies.square().mul(1.5).sin().mean((1, 2, 3)).view(len(image), -1).mean(1)
 
 
-def drawn(n: int, copies: int) -> tuple[Tensor, Draw]:
+def drawn(n: int, copies: int) -> tuple[Tensor, Copies]:
     rng = torch.Generator().manual_seed(n + 10 * copies)
-    return torch.rand(n, 3, SIZE, SIZE, generator=rng) * 2 - 1, views.draw(n, copies, rng)
+    return torch.rand(n, 3, SIZE, SIZE, generator=rng) * 2 - 1, views.sample(n, copies, rng)
 
 
 @settings(max_examples=30, deadline=None)

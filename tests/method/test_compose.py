@@ -13,7 +13,7 @@ import fusedream_nb as fd
 from fusedream_nb.method import views
 from fusedream_nb.method.barrier import RULES, bilevel, rule, two_gradients
 from fusedream_nb.method.compose import ComposeStep, compose, fused
-from fusedream_nb.method.fusedream import JUDGE_SEED
+from fusedream_nb.method.fusedream import FIXED_SEED
 from fusedream_nb.method.latents import OverParameterised
 from fusedream_nb.method.placement import Placement, Placements, crop, paste, poisson, shrink
 from fusedream_nb.method.run import Step
@@ -46,7 +46,7 @@ class Scene:
             for _ in range(2)
         ]
         self.parameters = [p.requires_grad_() for start in self.starts for p in start.parameters()]
-        self.score = fd.AugCLIP(models.clip, PROMPT, 6, fixed=views.draw(1, 6, rng))
+        self.score = fd.AugCLIP(models.clip, PROMPT, 6, fixed=views.sample(1, 6, rng))
 
     def values(self) -> tuple[Tensor, Tensor]:
         pictures = self.models.generator.decode(Latent.cat([start.combine() for start in self.starts]))
@@ -94,7 +94,7 @@ def test_plain_steps_of_the_barrier_raise_the_score_each_time(models: Models) ->
 def test_the_fused_values_are_augclip_of_the_paste_and_lpips_under_it(
     models: Models, pictures: Tensor, rng: torch.Generator
 ) -> None:
-    score = fd.AugCLIP(models.clip, PROMPT, 3, fixed=views.draw(1, 3, rng))
+    score = fd.AugCLIP(models.clip, PROMPT, 3, fixed=views.sample(1, 3, rng))
     place = THREE[0]
     image, s, loss = fused(pictures[:1], pictures[1:2], [place], score, models.perceptual, rng)
     assert torch.equal(image, paste(pictures[:1], pictures[1:2], place))
@@ -151,7 +151,7 @@ def test_the_best_is_by_the_fixed_augmentations_and_never_falls(models: Models, 
     best = torch.stack([step.best_score for step in steps])
     assert (best.diff(dim=0) >= 0).all()
     last, copies = steps[-1], fd.budget().judged_copies
-    fixed = views.draw(1, copies, torch.Generator().manual_seed(JUDGE_SEED))
+    fixed = views.sample(1, copies, torch.Generator().manual_seed(FIXED_SEED))
     score = fd.AugCLIP(models.clip, PROMPT, copies, fixed=fixed)
     with torch.no_grad():
         torch.testing.assert_close(score(last.best_image, []), last.best_score, atol=1e-4, rtol=0)

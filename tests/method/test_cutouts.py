@@ -56,7 +56,7 @@ def test_patches_lie_inside_and_are_large_enough(
     height: int, width: int, patches: int, smallest: float, seed: int
 ) -> None:
     rng = torch.Generator().manual_seed(seed)
-    places = Cutouts(patches, smallest).draw(2, rng)
+    places = Cutouts(patches, smallest).sample(2, rng)
     left, top, side = places.boxes(height, width).unbind(-1)
     assert (side >= max(1, int(smallest * min(height, width) - 1e-3))).all()
     assert (left >= 0).all() and (left + side <= width).all()
@@ -71,7 +71,7 @@ def test_patches_lie_inside_and_are_large_enough(
 
 def test_the_sizes_have_the_artists_law() -> None:
     n, rng = 20_000, torch.Generator().manual_seed(2)
-    side = Cutouts(n, 0.4).draw(1, rng).boxes(480, 640)[..., 2]
+    side = Cutouts(n, 0.4).sample(1, rng).boxes(480, 640)[..., 2]
     u = torch.rand(n, generator=rng)
     reference = (u * (480 - 192) + 192).int().float()
     grid = torch.linspace(0.02, 0.98, 25)
@@ -79,7 +79,7 @@ def test_the_sizes_have_the_artists_law() -> None:
 
 
 def test_places_are_uniform_over_the_room_that_is_left() -> None:
-    places = Cutouts(30_000, 0.75).draw(1, torch.Generator().manual_seed(3))
+    places = Cutouts(30_000, 0.75).sample(1, torch.Generator().manual_seed(3))
     left, top, side = places.boxes(4, 6)[0].unbind(-1)
     counts = left[side == 3].long().bincount() / (side == 3).sum()
     torch.testing.assert_close(counts, torch.full((4,), 0.25), atol=0.02, rtol=0)
@@ -91,10 +91,10 @@ def test_one_rng_gives_the_same_patches_and_a_batch_is_each_alone() -> None:
         return [torch.Generator().manual_seed(seed) for seed in (4, 9)]
 
     image = picture(30, 40, 2)
-    together = cutouts.cut(image, Cutouts(3).draw(2, rngs()), 16)
-    alone = [cutouts.cut(image[i : i + 1], Cutouts(3).draw(1, rngs()[i]), 16) for i in range(2)]
+    together = cutouts.cut(image, Cutouts(3).sample(2, rngs()), 16)
+    alone = [cutouts.cut(image[i : i + 1], Cutouts(3).sample(1, rngs()[i]), 16) for i in range(2)]
     assert torch.equal(together, torch.cat(alone))
-    shared = Cutouts(3).draw(1, rngs()[0]).expand(2)
+    shared = Cutouts(3).sample(1, rngs()[0]).expand(2)
     assert shared.count == 3
     assert torch.equal(shared.boxes(30, 40)[0], shared.boxes(30, 40)[1])
 

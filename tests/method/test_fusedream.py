@@ -184,7 +184,7 @@ class Broken(Score):
 
 def test_nan_stops_the_run_and_names_the_step(rng: torch.Generator) -> None:
     start = OverParameterised.start(Latent(torch.zeros(1, 1, 3)))
-    run = climb(Parabola(), Broken(), start, rng, steps=9, judge=Near(torch.zeros(1, 3)))
+    run = climb(Parabola(), Broken(), start, rng, steps=9, fixed_score=Near(torch.zeros(1, 3)))
     with pytest.raises(FloatingPointError, match="not a finite number at step 2 of 9"):
         list(run)
 

@@ -29,7 +29,7 @@ def test_top_k_is_the_sort_of_all_however_it_is_batched(models: Models) -> None:
 
 def test_a_table_of_scores_starts_each_text_as_alone(models: Models) -> None:
     texts = ["a photo of a cat", "a photo of a red castle"]
-    fixed = views.draw(1, 3, torch.Generator().manual_seed(4))
+    fixed = views.sample(1, 3, torch.Generator().manual_seed(4))
     together = fd.AugCLIP(models.clip, texts, 3, fixed=fixed)
     found, scores = top_k(models.generator, together.table, 30, 4, torch.Generator().manual_seed(5))
     assert scores.shape == (2, 4)

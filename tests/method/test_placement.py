@@ -156,7 +156,7 @@ def test_shares_out_of_range_are_refused(arguments: tuple[float, ...], sentence:
 
 def test_numbers_and_sizes_that_do_not_fit_are_refused() -> None:
     image = torch.zeros(2, 3, 64, 64)
-    with pytest.raises(ValueError, match="2 backgrounds want one placement or as many, not 3"):
+    with pytest.raises(ValueError, match="2 backgrounds require one placement or as many, not 3"):
         paste(image, image, PLACEMENTS[:3])
     with pytest.raises(ValueError, match="boxes differ in size"):
         crop(image, [Placement(0.65), Placement(0.5)])

@@ -243,7 +243,7 @@ def test_a_steps_score_is_of_its_own_picture(models: Models, method: Callable[..
     """On views that do not change, the score of every step is that of its picture."""
     run = method(models, steps=3)
     score = run.patches if hasattr(run, "patches") else run.aug
-    score.fixed = score.draw(1, torch.Generator()) if hasattr(run, "patches") else run.fixed.fixed
+    score.fixed = score.sample(1, torch.Generator()) if hasattr(run, "patches") else run.fixed.fixed
     for step in run:
         with torch.no_grad():
             again = score(step.image, torch.Generator())
@@ -269,7 +269,7 @@ def test_other_words_begin_the_best_anew_and_change_what_is_climbed(models: Mode
         run = dogs(models, [1, 2])
         steps = through(run, {1: {"prompt": words}})
         texts = words * (2 // len(words))
-        fixed = views.draw(1, 2, torch.Generator().manual_seed(20_211_203))
+        fixed = views.sample(1, 2, torch.Generator().manual_seed(20_211_203))
         judge = fd.AugCLIP(models.clip, texts, 2, fixed=fixed)
         assert torch.equal(steps[2].best_image, steps[2].image)
         with torch.no_grad():
@@ -353,8 +353,8 @@ def test_a_closed_run_keeps_its_step_and_lets_go_of_the_rest(models: Models) -> 
 @given(st.integers(1, 4), st.floats(0, 1), st.integers(0, 2**31))
 @settings(max_examples=30, deadline=None)
 def test_a_strength_lies_between_off_and_on(copies: int, strength: float, seed: int) -> None:
-    def numbers(policy: Any) -> views.Draw:
-        return views.draw(1, copies, torch.Generator().manual_seed(seed), policy)
+    def numbers(policy: Any) -> views.Copies:
+        return views.sample(1, copies, torch.Generator().manual_seed(seed), policy)
 
     part = numbers(dict.fromkeys(views.ALL, strength))
     on, off = numbers(views.ALL), numbers(())

@@ -28,7 +28,7 @@ def test_augclip_without_augmentation_is_clip(
 def test_augclip_is_the_mean_over_its_copies(
     models: Models, pictures: torch.Tensor, rng: torch.Generator
 ) -> None:
-    numbers = views.draw(1, 6, rng)
+    numbers = views.sample(1, 6, rng)
     score = fd.AugCLIP(models.clip, "a cat", copies=6, fixed=numbers)
     copies = views.augment(pictures[:1], numbers, models.clip.size)
     each = fd.CLIPScore(models.clip, "a cat")(copies)
@@ -59,7 +59,7 @@ def test_scores_add_and_scale(models: Models, pictures: torch.Tensor, rng: torch
 def test_a_score_rises_along_its_own_gradient(
     models: Models, pictures: torch.Tensor, rng: torch.Generator, kind: str
 ) -> None:
-    fixed = views.draw(1, 8, rng)
+    fixed = views.sample(1, 8, rng)
     score: Score = (
         fd.CLIPScore(models.clip, "a photo of a cat")
         if kind == "clip"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
+
 import cma
 import numpy as np
 import pytest
@@ -157,6 +160,29 @@ def test_one_seed_gives_the_same_bits_and_leaves_numpys_randomness(models: Model
     assert not torch.equal(a[-1].image, c[-1].image)
     best = torch.cat([step.best_score for step in a])
     assert (best.diff() >= 0).all()
+
+
+@pytest.mark.parametrize("at", [0, 2, 5, 7])
+def test_resumed_at_any_step_it_is_the_unbroken_search(models: Models, at: int) -> None:
+    """From a fresh process, and from a run that has gone on; the score takes randomness too."""
+
+    def search() -> BasinCMARun:
+        budget = replace(fd.budget("smoke"), copies=1, judged_copies=1)
+        return fd.basin_cma("a cat", models, seed=3, budget=budget, schedule=Schedule(2, 1, 3, 4))
+
+    run, steps = search(), []
+    for step in run:
+        steps.append(step)
+        if step.index == at:
+            file = io.BytesIO()
+            torch.save(run.state_dict(), file)
+    file.seek(0)
+    state = torch.load(file, weights_only=True)
+    for again in (search(), run):
+        again.load_state_dict(state)
+        for mine, its in zip(again, steps[at:], strict=True):
+            assert torch.equal(mine.image, its.image) and torch.equal(mine.best_image, its.best_image)
+            assert (mine.index, mine.knobs) == (its.index, its.knobs)
 
 
 def test_it_writes_no_files(rng: torch.Generator, tmp_path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:

@@ -27,7 +27,7 @@ def test_the_score_is_made_of_its_parts(models: Models, pictures: Tensor, rng: t
     assert seen is not None
     torch.testing.assert_close(value, -(seen.costs.mean(1) * torch.tensor([0.75, 0.25])).sum(1))
     whole = PatchScore(models.clip, PROMPTS, Cutouts(3, 1.0), distance="geodesic").match(
-        image, PatchScore(models.clip, PROMPTS, Cutouts(3, 1.0)).draw(2, rng)
+        image, PatchScore(models.clip, PROMPTS, Cutouts(3, 1.0)).sample(2, rng)
     )
     vectors, texts = models.clip.encode_image(image), models.clip.encode_text(PROMPTS)
     torch.testing.assert_close(whole.costs[:, 0], geodesic(vectors, texts), atol=1e-4, rtol=0)
@@ -38,7 +38,7 @@ def test_the_loss_falls_along_its_own_gradient(
     models: Models, pictures: Tensor, rng: torch.Generator, loss: str
 ) -> None:
     score = PatchScore(models.clip, PROMPTS, Cutouts(12), loss=loss, epsilon=0.3)
-    places = score.draw(2, rng)
+    places = score.sample(2, rng)
     image = pictures[:2].clone().requires_grad_()
     before = score.match(image, places)
     (gradient,) = torch.autograd.grad(before.loss.sum(), image)
@@ -56,7 +56,8 @@ def test_transport_tells_patches_apart_and_the_mean_does_not(
 ) -> None:
     matches = [
         PatchScore(models.clip, PROMPTS, Cutouts(32), loss=loss).match(
-            pictures, PatchScore(models.clip, PROMPTS, Cutouts(32)).draw(4, torch.Generator().manual_seed(1))
+            pictures,
+            PatchScore(models.clip, PROMPTS, Cutouts(32)).sample(4, torch.Generator().manual_seed(1)),
         )
         for loss in ("transport", "mean")
     ]
@@ -80,7 +81,7 @@ def test_a_distance_is_one_by_name_or_of_ones_own(
     models: Models, pictures: Tensor, rng: torch.Generator
 ) -> None:
     named, own = (PatchScore(models.clip, PROMPTS, Cutouts(4), distance=d) for d in ("geodesic", geodesic))
-    places = named.draw(1, rng)
+    places = named.sample(1, rng)
     assert torch.equal(*(score.match(pictures[:1], places).costs for score in (named, own)))
     with pytest.raises(ValueError, match="No distance is called 'l1'; known are cosine, geodesic"):
         PatchScore(models.clip, PROMPTS, distance="l1")

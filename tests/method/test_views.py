@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fusedream_nb.method import views
-from fusedream_nb.method.views import ALL, Draw
+from fusedream_nb.method.views import ALL, Copies
 
 NEUTRAL = {
     "brightness": 0.0,
@@ -25,9 +25,9 @@ NEUTRAL = {
 }
 
 
-def one(**numbers: float) -> Draw:
+def one(**numbers: float) -> Copies:
     """One augmentation of one image, given by its numbers."""
-    return Draw(**{name: torch.tensor([[value]]) for name, value in {**NEUTRAL, **numbers}.items()})
+    return Copies(**{name: torch.tensor([[value]]) for name, value in {**NEUTRAL, **numbers}.items()})
 
 
 def plain(image: Tensor, size: int, rng: torch.Generator) -> Tensor:
@@ -74,7 +74,7 @@ def smooth_pictures(n: int, side: int, rng: torch.Generator) -> Tensor:
 
 def test_no_augmentation_is_the_identity(rng: torch.Generator) -> None:
     image = smooth_pictures(2, 64, rng)
-    same = views.augment(image, views.draw(2, 3, rng, ()))
+    same = views.augment(image, views.sample(2, 3, rng, ()))
     torch.testing.assert_close(same, image.repeat_interleave(3, 0), atol=1e-5, rtol=0)
 
 
@@ -130,7 +130,7 @@ def test_moments_are_those_of_the_plain_way(size: int) -> None:
     rng = torch.Generator().manual_seed(1)
     image = smooth_pictures(1, 64, rng)
     n = 3000
-    mine = views.augment(image, views.draw(1, n, rng), size)
+    mine = views.augment(image, views.sample(1, n, rng), size)
     reference = torch.cat([plain(image, size, rng) for _ in range(n)])
     error = (mine.var(0) / n + reference.var(0) / n).sqrt() + 1e-3
     z = (mine.mean(0) - reference.mean(0)) / error
@@ -142,11 +142,11 @@ def test_moments_are_those_of_the_plain_way(size: int) -> None:
 def test_a_picture_of_twice_the_size_or_more_is_averaged_over_boxes_first(
     rng: torch.Generator, side: int, size: int, boxes: int
 ) -> None:
-    image, numbers = smooth_pictures(2, side, rng), views.draw(2, 3, rng)
+    image, numbers = smooth_pictures(2, side, rng), views.sample(2, 3, rng)
     noise = 2 * torch.randint(2, (2, 3, side, side), generator=rng) - 1.0  # what lies between two readings
     small = F.avg_pool2d(image, boxes)
     torch.testing.assert_close(views.augment(image, numbers, size), views.augment(small, numbers, size))
-    plain = views.draw(2, 1, rng, ())
+    plain = views.sample(2, 1, rng, ())
     left = views.augment(noise, plain, size).std()
     assert left < (0.75 if boxes == 1 else 1.2 / boxes)  # of 1: white noise averages out
 
@@ -156,7 +156,7 @@ def test_a_picture_of_twice_the_size_or_more_is_averaged_over_boxes_first(
 def test_any_policy_any_batch(policy: set[str], n: int, copies: int, seed: int) -> None:
     rng = torch.Generator().manual_seed(seed)
     image = smooth_pictures(n, 24, rng).requires_grad_()
-    out = views.augment(image, views.draw(n, copies, rng, policy), 16)
+    out = views.augment(image, views.sample(n, copies, rng, policy), 16)
     assert out.shape == (n * copies, 3, 16, 16)
     assert out.isfinite().all()
     (gradient,) = torch.autograd.grad(out.sum(), image)
@@ -168,15 +168,15 @@ def test_an_image_of_a_batch_gets_what_it_gets_alone() -> None:
         return [torch.Generator().manual_seed(seed) for seed in (4, 9)]
 
     image = smooth_pictures(2, 32, torch.Generator().manual_seed(2))
-    together = views.augment(image, views.draw(2, 3, rngs()))
-    alone = [views.augment(image[i : i + 1], views.draw(1, 3, rngs()[i])) for i in range(2)]
+    together = views.augment(image, views.sample(2, 3, rngs()))
+    alone = [views.augment(image[i : i + 1], views.sample(1, 3, rngs()[i])) for i in range(2)]
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-6, rtol=0)
 
 
 def test_wrong_arguments_are_refused(rng: torch.Generator) -> None:
     with pytest.raises(ValueError, match="Unknown augmentation 'blur'; known are colour"):
-        views.draw(1, 1, rng, ["blur"])
+        views.sample(1, 1, rng, ["blur"])
     with pytest.raises(ValueError, match="at least 1, not 0"):
-        views.draw(1, 0, rng)
+        views.sample(1, 0, rng)
     with pytest.raises(ValueError, match="2 images require 2 generators"):
-        views.draw(2, 1, [rng])
+        views.sample(2, 1, [rng])

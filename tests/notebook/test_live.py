@@ -54,7 +54,7 @@ class Near(Score):
 
 def dots(steps: int = 6, trouble: Exception | None = None) -> Run:
     start, rng = Plain(Latent(torch.zeros(1, 3))), torch.Generator()
-    run = climb(Dot(), Near(trouble), start, rng, steps=steps, lr=0.1, judge=Near())
+    run = climb(Dot(), Near(trouble), start, rng, steps=steps, lr=0.1, fixed_score=Near())
     run.config = RunConfig("dots", ["a dot"], [0], TINY, {})
     return run
 
