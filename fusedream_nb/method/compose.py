@@ -28,6 +28,7 @@ from .views import Rng
 MIN_BOX = 17  # pixels a side that LPIPS's SqueezeNet can still read
 RULE, BOX = ("rule", "beta", "lam"), ("alpha", "x", "y")  # the knobs of a rule and of a placement
 BEST = ("foreground", "background", "image", "loss")  # what is kept of the best moment
+Halves = Plain | OverParameterised
 Pair = Sequence[Parameterisation | Latent]
 Part = TypeVar("Part")
 Found = TypeVar("Found")
@@ -155,7 +156,7 @@ def fused(
 class Both:
     """Foregrounds and backgrounds [n, …], one a placement, as one parameterisation; some of them stopped."""
 
-    def __init__(self, foreground: Plain | OverParameterised, background: Plain | OverParameterised) -> None:
+    def __init__(self, foreground: Halves, background: Halves) -> None:
         self.foreground, self.background = foreground, background
         self.stop(torch.ones(len(foreground.parameters()[0]), dtype=torch.bool))
 

@@ -132,9 +132,7 @@ class BasinCMARun(Run[Step]):
         self.knobs, self.wanted = {"lr": lr}, {"lr": lr}
         self.schedule, self.sigma, self._seeded = schedule, sigma, rng.get_state()
         self.mega_step = self.inner = 0
-        self.history: list[
-            dict[str, Any]
-        ] = []  # what CMA-ES was told before each question, and the randomness
+        self.history: list[dict[str, Any]] = []  # what CMA-ES was told before it was asked, and the rng
         self.winner: tuple[Tensor, Tensor] | None = None
         self._begun: list[np.ndarray] = []
 

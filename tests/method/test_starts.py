@@ -40,7 +40,7 @@ def test_normal_y_wants_classes(rng: torch.Generator) -> None:
         def sample(self, n: int, rng: torch.Generator) -> Latent:
             return Latent(torch.randn(n, 4, generator=rng))
 
-    with pytest.raises(ValueError, match="wants a generator with classes"):
+    with pytest.raises(ValueError, match="requires a generator with classes"):
         normal_y(Unconditional())(2, rng)  # type: ignore[arg-type]
 
 
