@@ -147,9 +147,9 @@ FIGURES: dict[str, dict[str, tuple[Any, ...]]] = {
         "kept": (2, 8, 36, 36, 36),
     },
     "fd-table-1": {  # 10, and `evaluate`: captions, pictures whose metrics are compared
-        "M": (None, 200, None, 500, None),
+        "M": (None, 100, None, 500, None),
         "k": (None, 5, None, None, None),
-        "steps": (1, 40, 100, 100, None),
+        "steps": (1, 30, 100, 100, None),
         "copies": (None, 4, 8, 8, None),
         "start_copies": (None, 2, None, None, None),
         "judged_copies": (None, 6, 24, 24, None),
