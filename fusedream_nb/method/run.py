@@ -292,11 +292,6 @@ class Run(Iterator[S]):
         assert self._start is not None
         return self._start
 
-    @property
-    def started(self) -> bool:
-        """Whether :attr:`start` is known: given, or found."""
-        return self._start is not None
-
     def _moves(self) -> bool:
         """Begin, or take the knobs; return whether a step is to be made before the pictures are drawn."""
         if self._closed:

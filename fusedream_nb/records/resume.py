@@ -57,9 +57,7 @@ class Keeper:
 
     def __call__(self, run: Run[Any]) -> Iterator[Step]:
         """Return the steps of a run; raises as :func:`fusedream_nb.records.checkpoint.checkpointed`."""
-        begun = [run.knobs, run.score, [rng.get_state() for rng in run.rngs]]
-        begun += [run.start.parameters()] if run.started else []
-        asked = json.dumps([checkpoint.made_by(run), begun], default=checkpoint.text_of)
+        asked = json.dumps([checkpoint.made_by(run), *_begun(run)], default=checkpoint.text_of)
         name = hashlib.sha256(asked.encode()).hexdigest()[:12]
         self.asked[name] += 1
         place = self.folder / f"{run.method}-{name}-{self.asked[name]}"
@@ -68,6 +66,13 @@ class Keeper:
             with checkpoint.undamaged(place / checkpoint.FILE):
                 run.load_state_dict(state)
         return _steps(run, place)
+
+
+def _begun(run: Run[Any]) -> list[Any]:
+    """Return what else tells a climb of one's own from others; other runs are told by what was asked for."""
+    if hasattr(run, "config"):
+        return []
+    return [run.knobs, [rng.get_state() for rng in run.rngs], run.start.parameters()]
 
 
 def _steps(run: Run[Any], place: Path) -> Iterator[Step]:
