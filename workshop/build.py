@@ -15,22 +15,20 @@ import ast
 import copy
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import nbformat
 from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parent.parent
-
 STYLE = (  # pictures large and in the middle
     "<style>.reveal img { display: block; margin: 0 auto; width: 100%; height: 480px; object-fit: contain; }"
     " .reveal h1, .reveal h2 { font-size: 36px; text-align: center; }</style>"
 )
 
 
-@dataclass(frozen=True)
-class Exercise:
+class Exercise(NamedTuple):
     """One exercise of a notebook: its cells' sources."""
 
     title: str
@@ -49,9 +47,7 @@ def notebooks(numbers: list[str] | None = None) -> list[Path]:
     """Return the notebooks' files, all or those with some numbers; ValueError for an unknown one."""
     found = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     if unknown := set(numbers or []) - {path.name[:2] for path in found}:
-        raise ValueError(
-            f"No notebook has the number {min(unknown)}; they run from 00 to {found[-1].name[:2]}."
-        )
+        raise ValueError(f"No notebook has the number {min(unknown)}; the last is {found[-1].name[:2]}.")
     return [path for path in found if not numbers or path.name[:2] in numbers]
 
 
@@ -123,45 +119,43 @@ def deck(paths: list[Path]) -> NotebookNode:
 
 
 def _slide(source: str, kind: str, outputs: list[NotebookNode] | None = None) -> NotebookNode:
-    new = nbformat.v4.new_code_cell if outputs else nbformat.v4.new_markdown_cell
-    return new(
-        source, metadata={"slideshow": {"slide_type": kind}}, **({"outputs": outputs} if outputs else {})
-    )
+    how = {"metadata": {"slideshow": {"slide_type": kind}}}
+    if outputs:
+        return nbformat.v4.new_code_cell(source, outputs=outputs, **how)
+    return nbformat.v4.new_markdown_cell(source, **how)
 
 
 def slides(paths: list[Path], modules: str = "") -> str:
     """Return the deck as one page by nbconvert; ``modules`` is npm's folder, for a room offline."""
     from nbconvert import SlidesExporter
 
-    names = {
-        "reveal_url_prefix": "reveal.js",
-        "require_js_url": "requirejs/require.js",
-        "jquery_url": "jquery/dist/jquery.js",
-    }
+    names = {"reveal_url_prefix": "reveal.js", "require_js_url": "requirejs/require.js"}
+    names["jquery_url"] = "jquery/dist/jquery.js"
     local = {trait: f"{modules}/{name}" for trait, name in names.items()} if modules else {}
-    return SlidesExporter(exclude_input=True, exclude_output_prompt=True, **local).from_notebook_node(
-        deck(paths)
-    )[0]
+    exporter = SlidesExporter(exclude_input=True, exclude_output_prompt=True, **local)
+    return exporter.from_notebook_node(deck(paths))[0]
 
 
 def main() -> None:
     """Read the command line and write the files."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("kind", choices=["student", "teacher", "slides"])
     parser.add_argument("numbers", nargs="*", help="notebooks, such as 00 07; all unless given")
     parser.add_argument("--out", type=Path, help="a folder beside docs/, so that links hold")
     parser.add_argument("--modules", default="", help="npm's folder with reveal.js, for a room offline")
     given = parser.parse_args()
+    try:
+        paths = notebooks(given.numbers)
+    except ValueError as error:
+        parser.error(str(error))
     out = given.out or ROOT / f"workshop-{given.kind}"
     out.mkdir(parents=True, exist_ok=True)
-    paths = notebooks(given.numbers)
     if given.kind == "slides":
         (out / "index.html").write_text(slides(paths, given.modules), "utf-8")
-    for path in paths if given.kind != "slides" else ():
+    else:
         make = {"student": student, "teacher": teacher}[given.kind]
-        nbformat.write(make(nbformat.read(path, as_version=4)), out / path.name)
+        for path in paths:
+            nbformat.write(make(nbformat.read(path, as_version=4)), out / path.name)
     print(f"{len(paths)} notebooks → {out}")
 
 
