@@ -154,18 +154,24 @@ def coded(m: int, snapshot: Snapshot, rng: torch.Generator) -> Chains:
     return Chains(start, draw, m, RATES["vqgan"], AGES["vqgan"], rng)
 
 
+@dataclass
 class Climbs:
-    """All climbs beside one encoder; each space joins when its model has weights."""
+    """All climbs beside one encoder; a space that waits joins when its model has weights."""
 
-    def __init__(self, folder: Path, m: int, rng: torch.Generator) -> None:
-        self.rng = rng
+    rng: torch.Generator
+    chains: dict[str, Chains]
+    waiting: dict[str, tuple[Snapshot, Callable[..., Chains], int]] = field(default_factory=dict)
+
+    @classmethod
+    def beside(cls, folder: Path, m: int, rng: torch.Generator) -> Climbs:
+        """Return m climbs in the spaces of the models that train in a folder."""
         vqgan = Snapshot(folder / "vqgan", VQModel(**VQGAN_CONFIG), rng.device, share=0.3)
         generator = Snapshot(folder / "generator", TrainableBigGAN(), rng.device, share=0.6)
-        self.waiting: dict[str, tuple[Snapshot, Callable[..., Chains], int]] = {
+        waiting = {
             "vqgan": (vqgan, coded, max(1, m // 2)),
             "generator": (generator, far_off, max(1, m // 4)),
         }
-        self.chains: dict[str, Chains] = {"pyramid": pyramid(max(1, m // 4), rng)}
+        return cls(rng, {"pyramid": pyramid(max(1, m // 4), rng)}, waiting)
 
     def refresh(self) -> None:
         """Take in newer weights of the spaces' models."""
@@ -176,8 +182,8 @@ class Climbs:
     @property
     def generator(self) -> nn.Module | None:
         """The generator, once it has weights."""
-        snapshot = self.waiting["generator"][0]
-        return snapshot.module if snapshot.ready else None
+        snapshot = self.waiting["generator"][0] if self.waiting else None
+        return snapshot.module if snapshot and snapshot.ready else None
 
     def show(self) -> tuple[Tensor, Tensor]:
         """Return the views [m, 3, 64, 64] of all climbs, and the captions [m] that they climb for."""

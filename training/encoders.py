@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import open_clip
@@ -10,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fusedream_nb.models.stickers.scenes import ENCODER_FORBIDDEN
+from fusedream_nb.models.stickers.scenes import ENCODER_FORBIDDEN, held_out
 
 from . import data
 from .climbs import Climbs
 from .data import NOUNS, Batch, Pool
-from .law import LATENT_DIM, held_out, scenes_from_latent
+from .law import LATENT_DIM, scenes_from_latent
 from .networks import CLIP_CONFIGS, Readings
 from .run import Run, Snapshot, ema_update
 
@@ -70,6 +72,16 @@ def generated(model: nn.Module, n: int, rng: torch.Generator) -> Batch:
     return data.dyed(Batch(image, scenes), rng)
 
 
+@dataclass
+class Given:
+    """A network that is trained on, what is climbed beside it, what draws samples, and AdamW's rate."""
+
+    network: nn.Module
+    climbs: list[Climbs]
+    samples: Callable[[int, torch.Generator], Batch]
+    rate: float
+
+
 def train_encoder(
     name: str,
     folder: Path,
@@ -78,6 +90,7 @@ def train_encoder(
     pool: int,
     batch: int,
     start: Path | None = None,
+    given: Given | None = None,
 ) -> dict[str, Tensor]:
     """Train a CLIP by the symmetric contrastive loss, among climbed pictures; return its weights.
 
@@ -86,9 +99,12 @@ def train_encoder(
     rng = torch.Generator().manual_seed(SEEDS[name])
     own = torch.Generator(device).manual_seed(SEEDS[name])
     torch.manual_seed(SEEDS[name])
-    config = CLIP_CONFIGS[name]
-    model = open_clip.CLIP(**config).to(device, memory_format=torch.channels_last)
-    readings, presence = Readings(config["embed_dim"], data.READINGS).to(device), Presence().to(device)
+    model = given.network if given else open_clip.CLIP(**CLIP_CONFIGS[name])
+    model = model.to(device, memory_format=torch.channels_last)
+    readings, presence = (
+        Readings(len(model.text_projection.T), data.READINGS).to(device),
+        Presence().to(device),
+    )
     average = copy.deepcopy(model).requires_grad_(False)
     parameters = [*model.parameters(), *readings.parameters(), *presence.parameters()]
     optimiser = torch.optim.AdamW(
@@ -109,10 +125,11 @@ def train_encoder(
     rng.manual_seed(SEEDS[name] + 1000 * run.step)
     pools = {law: Pool(pool, getattr(data, law), rng, device) for law in SHARES}
     sizes = {law: round(share * batch) for law, share in SHARES.items()}
-    climbs = [Climbs(folder.parent, batch // (8 if name == "clip" else 16), own)]
+    each_of = batch // (8 if name == "clip" else 16)
+    climbs = given.climbs if given else [Climbs.beside(folder.parent, each_of, own)]
     climbed = None  # the CLIP whose climbs the other encoders are shown as well
-    if name != "clip":
-        climbs.append(Climbs(folder.parent, batch // 16, own))
+    if name != "clip" and given is None:
+        climbs.append(Climbs.beside(folder.parent, batch // 16, own))
         clip = open_clip.CLIP(**CLIP_CONFIGS["clip"])
         climbed = Snapshot(folder.parent / "clip", clip, device, share=0.15)
     renewed = max(8, batch // 2)
@@ -128,7 +145,10 @@ def train_encoder(
         parts = [pools[law].pick(n, place if law == "rich" else None) for law, n in sizes.items()]
         left = batch - sum(sizes.values())
         drawn = climbs[0].generator
-        parts.append(generated(drawn, left, rng) if drawn is not None else pools["rich"].pick(left))
+        if given is not None:
+            parts.append(given.samples(left, rng))
+        else:
+            parts.append(generated(drawn, left, rng) if drawn is not None else pools["rich"].pick(left))
         chosen = data.cat(parts)
         image = data.soften(data.perturb(chosen.image, rng), rng)
         views, aims = zip(*(each.show() for each in climbs), strict=True)
@@ -160,7 +180,7 @@ def train_encoder(
         stained = (stains.gather(1, aim[:, None])[:, 0] + LEFT * stains.sum(1)).sum() / len(aim)
         read = readings(pictures[:batch] * 12, {k: v.to(device) for k, v in chosen.readings().items()})
         loss = contrastive + near + 0.15 * seen + 0.03 * wrong + 0.7 * stained + 0.2 * read
-        run.set_rate(optimiser, RATES[name])
+        run.set_rate(optimiser, given.rate if given else RATES[name])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 from fusedream_nb.models.biggan_files import STEP
 from fusedream_nb.models.stickers.nouns import NOUNS
-from fusedream_nb.models.stickers.scenes import Scenes
+from fusedream_nb.models.stickers.scenes import Scenes, held_out
 from fusedream_nb.models.stickers.world import render
 
 from .adversarial import balance, opposed
-from .law import LATENT_DIM, held_out, scenes_from_latent
+from .law import LATENT_DIM, scenes_from_latent
 from .networks import SIZE, Discriminator, Norm, TrainableBigGAN, exported
 from .perceptual import perceived
 from .run import Run, ema_update

@@ -1,9 +1,7 @@
-"""The law by which the next generator's latents stand for scenes, and what it must never see.
+"""The law by which the latents of a plain BigGAN stand for scenes.
 
-It differs from that of the shipped generator (:mod:`fusedream_nb.models.stickers.scenes`) in two ways. Pairs
-that are held out are skipped and never drawn in natural colours, which had taught that a blue dog is brown;
-and strong colours are rarer. A BigGAN cuts z into a part for each layer, so coarse factors stand in the
-first part and fine ones in later ones.
+It differs from the BigGAN-deep's (:mod:`fusedream_nb.models.stickers.scenes`) in one way: a BigGAN cuts z
+into a part for each layer, so coarse factors stand in the first part and fine ones in later ones.
 """
 
 from __future__ import annotations
@@ -15,16 +13,10 @@ import torch
 from torch import Tensor
 
 from fusedream_nb.models.stickers import nouns as world
-from fusedream_nb.models.stickers.scenes import (
-    GENERATOR_FORBIDDEN,
-    PLACES_FORBIDDEN,
-    Scenes,
-    nearest_colours,
-)
+from fusedream_nb.models.stickers.scenes import STRONG, Scenes, nearest_colours
 
 CHUNK = 16  # numbers of z that each layer of the generator reads
 LATENT_DIM = 6 * CHUNK
-STRONG = 1.9  # radius of the hue's two coordinates above which an object is dyed: one latent in six
 
 
 @cache
@@ -83,15 +75,3 @@ def scenes_from_latent(z: Tensor, y: Tensor) -> Scenes:
         horizon=0.45 + 0.3 * cdf[:, 3],
         brightness=0.9 + 0.18 * torch.special.ndtr(light[:, 0]),
     )
-
-
-def held_out(scenes: Scenes) -> Tensor:
-    """Return which scenes [n] show a pair that the generator must never see.
-
-    A colour counts where more than a tint of it (0.1) is there, and within 5 degrees of the border
-    between two colours for both of them.
-    """
-    noun, device = scenes.noun[:, 0], scenes.noun.device
-    near = nearest_colours(scenes.hue[:, 0])[1]
-    coloured = GENERATOR_FORBIDDEN.to(device)[near, noun[:, None]].any(1) & (scenes.strength[:, 0] > 0.1)
-    return coloured | PLACES_FORBIDDEN.to(device)[scenes.background, noun]

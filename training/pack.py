@@ -40,6 +40,11 @@ def pack(runs: Path, target: Path = STICKERS, only: Collection[str] = ()) -> Non
         folder = target / ("lpips" if name == "trunk" else name)
         folder.mkdir(parents=True, exist_ok=True)
         _write(name, half, folder)
+    write_manifest(target)
+
+
+def write_manifest(target: Path) -> None:
+    """Write the sizes and hashes of all files of a folder of weights."""
     manifest = target / "manifest.json"
     files = {p for p in target.rglob("*") if p.suffix in (".safetensors", ".json")} - {manifest}
     rows = {

@@ -11,9 +11,10 @@ import torch
 from fusedream_nb.models.biggan import BigGAN
 from fusedream_nb.models.biggan_files import save
 from fusedream_nb.models.generators import Latent
+from fusedream_nb.models.stickers.scenes import held_out
 from training.encoders import train_encoder
 from training.generator import statistics, taught_loss, train_generator
-from training.law import held_out, scenes_from_latent
+from training.law import scenes_from_latent
 from training.networks import SHAPE, Norm, TrainableBigGAN, exported
 from training.perceptual import train_trunk
 from training.run import Run, ema_update

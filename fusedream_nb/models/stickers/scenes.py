@@ -20,6 +20,7 @@ from . import nouns as world
 TEXTURE_DIM = 16
 SPRITES = 2  # of each noun: Fluent's and Noto's
 LATENT_DIM = 64
+STRONG = 1.9  # radius of the hue's two coordinates above which an object is dyed: one latent in six
 
 
 @dataclass(frozen=True)
@@ -187,19 +188,17 @@ def scenes_from_latent(z: Tensor, y: Tensor) -> Scenes:
 
     Each factor is a fixed function of a few coordinates of a rotated z, so that the standard normal
     covers the whole world, small z are plain pictures (centred, natural colours) and the tails are
-    rare ones. Where a factor would name a held-out pair, the object keeps its natural colours (or
-    the next likely background is taken): no z at all leads to a held-out pair.
+    rare ones: one object in six is dyed. Some z name a pair that the generator was never shown
+    (:func:`held_out`).
     """
     u = z @ _rotation().to(z)
     cdf = torch.special.ndtr(u)
     n = len(z)
     radius = u[:, 6:8].norm(dim=1)
     hue = torch.rad2deg(torch.atan2(u[:, 7], u[:, 6])) % 360
-    colour, nearest = nearest_colours(hue)
-    strength = torch.sigmoid((radius - 1.25) / 0.12)
-    strength = strength * (~(GENERATOR_FORBIDDEN[nearest, y[:, None]].any(1))).float()
-    background = u[:, 8 : 8 + len(world.BACKGROUNDS)]
-    background = background.masked_fill(PLACES_FORBIDDEN[:, y].T, -math.inf).argmax(1)
+    colour = nearest_colours(hue)[0]
+    strength = torch.sigmoid((radius - STRONG) / 0.12)
+    background = u[:, 8 : 8 + len(world.BACKGROUNDS)].argmax(1)
     scale = 0.8 + 0.08 * cdf[:, 2]
     slack = 0.06
     place = torch.stack(
@@ -229,6 +228,18 @@ def scenes_from_latent(z: Tensor, y: Tensor) -> Scenes:
         horizon=0.45 + 0.3 * cdf[:, 36],
         brightness=0.9 + 0.18 * cdf[:, 37],
     )
+
+
+def held_out(scenes: Scenes) -> Tensor:
+    """Return which scenes [n] show a pair that the generator must never see.
+
+    A colour counts where more than a tint of it (0.1) is there, and within 5 degrees of the border
+    between two colours for both of them.
+    """
+    noun, device = scenes.noun[:, 0], scenes.noun.device
+    near = nearest_colours(scenes.hue[:, 0])[1]
+    coloured = GENERATOR_FORBIDDEN.to(device)[near, noun[:, None]].any(1) & (scenes.strength[:, 0] > 0.1)
+    return coloured | PLACES_FORBIDDEN.to(device)[scenes.background, noun]
 
 
 def nearest_colours(hue: Tensor) -> tuple[Tensor, Tensor]:
