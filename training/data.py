@@ -152,15 +152,18 @@ def _formless(n: int, rng: torch.Generator, device: torch.device) -> Tensor:
     return image.tanh()
 
 
-def pasted(n: int, rng: torch.Generator, device: torch.device) -> Batch:
+def pasted(
+    n: int, rng: torch.Generator, device: torch.device, sides: tuple[float, float] = (0.35, 0.7)
+) -> Batch:
     """Draw scenes on which a box with another scene is pasted, seams and all, as compositions make them.
 
-    Of twice as many candidates those stay in which most of the object behind the box is seen.
+    Of twice as many candidates those stay in which most of the object behind the box is seen. ``sides`` bounds
+    the box's side, as a share of the picture's.
     """
     m = 2 * n
     front, behind = _single(m, rng), _single(m, rng)
     behind = replace(behind, effect=torch.zeros_like(behind.effect))  # captions name the first object's alone
-    share = _uniform(m, rng, 0.35, 0.7)
+    share = _uniform(m, rng, *sides)
     free = 1 - share
     x, y = (free * _uniform(m, rng, -1, 1) for _ in "xy")
     snap = _uniform(m, rng) < 0.6  # the nine places of the paper
