@@ -157,8 +157,8 @@ def pasted(
 ) -> Batch:
     """Draw scenes on which a box with another scene is pasted, seams and all, as compositions make them.
 
-    Of twice as many candidates those stay in which most of the object behind the box is seen. ``sides`` bounds
-    the box's side, as a share of the picture's.
+    Of twice as many candidates those stay in which most of the object behind the box is seen. ``sides``
+    bounds the box's side, as a share of the picture's.
     """
     m = 2 * n
     front, behind = _single(m, rng), _single(m, rng)
