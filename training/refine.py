@@ -35,6 +35,7 @@ from .run import Run, ema_update
 
 SEED, SIZE = 2404, 64
 RATE = 2.5e-4  # Adam's
+JUDGE_RATE = 1e-3  # the discriminator's
 NOISE, APART = 0.3, 0.1  # standard deviations of the noise on y: on all layers alike, and on each alone
 DYED = 0.35  # share of the latents with a dyed object; the prior's is a sixth
 JOINS, PUSHES = 0.3, 0.4  # shares of the time before the discriminator trains, and before it pushes
@@ -137,7 +138,7 @@ def refine(folder: Path, minutes: float, pool: int = 4096, batch: int = 32) -> B
     average = copy.deepcopy(model).requires_grad_(False)
     judge = Discriminator().to(memory_format=torch.channels_last)
     model_steps = torch.optim.Adam(model.parameters(), betas=(0.5, 0.98))
-    judge_steps = torch.optim.Adam(judge.parameters(), lr=4e-4, betas=(0.5, 0.98))
+    judge_steps = torch.optim.Adam(judge.parameters(), lr=JUDGE_RATE, betas=(0.5, 0.98))
     parts = {"model": model, "average": average, "judge": judge}
     run = Run(folder, minutes, {**parts, "model_steps": model_steps, "judge_steps": judge_steps})
     rng.manual_seed(SEED + run.step)
