@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fusedream_nb.models.biggan_deep import BigGANDeep
+from fusedream_nb.models.biggan import BigGANDeep
 from fusedream_nb.models.encoders import Clip
 from fusedream_nb.models.generators import Latent
 from fusedream_nb.models.stickers.scenes import held_out
