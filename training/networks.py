@@ -209,6 +209,8 @@ def exported(model: TrainableBigGAN, statistics: dict[str, tuple[Tensor, Tensor]
 class Discriminator(nn.Module):
     """A projection discriminator (Miyato and Koyama, 2018): pictures, classes → logits [n]."""
 
+    GAIN = 3.0  # without it spectral norms shrink features to a hundredth, and no hinge is ever reached
+
     def __init__(self, width: int = 32) -> None:
         super().__init__()
         widths = [width, 2 * width, 4 * width, 6 * width, 8 * width]
@@ -224,7 +226,7 @@ class Discriminator(nn.Module):
         """Return the logits [n] of images [n, 3, 128, 128] in [-1, 1] and classes [n]."""
         h = image
         for down, mix in zip(self.down, self.mix, strict=True):
-            h = F.leaky_relu(down(h), 0.2)
+            h = self.GAIN * F.leaky_relu(down(h), 0.2)
             h = h + F.leaky_relu(mix(h), 0.2)
         h = h.float().sum((2, 3)) / 4
         return self.head(h)[:, 0].float() + (h * self.classes(label)).sum(1)

@@ -35,10 +35,10 @@ from .run import Run, ema_update
 
 SEED, SIZE = 2404, 64
 RATE = 2.5e-4  # Adam's
-JUDGE_RATE = 1e-3  # the discriminator's
+JUDGE_RATE = 4e-4  # the discriminator's
 NOISE, APART = 0.3, 0.1  # standard deviations of the noise on y: on all layers alike, and on each alone
 DYED = 0.35  # share of the latents with a dyed object; the prior's is a sixth
-JOINS, PUSHES = 0.3, 0.4  # shares of the time before the discriminator trains, and before it pushes
+JOINS = 0.3  # share of the time before the discriminator trains
 PUSH = 0.8  # its pull at the pictures, as a share of that of what is taught
 WATCH = 4  # every so many steps the batch norms' excess counts, and so many times
 
@@ -164,8 +164,8 @@ def refine(folder: Path, minutes: float, pool: int = 4096, batch: int = 32) -> B
         pull = torch.autograd.grad(taught + 0.5 * perceived, seen)[0]
         if run.share >= JOINS:
             push, numbers["hinge"] = opposed(partial(_seen, judge, y), judge_steps, real, seen, rng)
-            ramp = min(1.0, max(0.0, run.share - PUSHES) / 0.05)
-            pull = pull + PUSH * ramp * balance(pull, push) * push
+            tells = (2 - numbers["hinge"]).clamp(0, 1)  # a discriminator that sees no difference pushes nowhere
+            pull = pull + PUSH * tells * balance(pull, push) * push
         model_steps.zero_grad(set_to_none=True)
         torch.autograd.backward([*excess, fake], [*[None] * len(excess), pull])
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
