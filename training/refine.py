@@ -164,7 +164,7 @@ def refine(folder: Path, minutes: float, pool: int = 4096, batch: int = 32) -> B
         pull = torch.autograd.grad(taught + 0.5 * perceived, seen)[0]
         if run.share >= JOINS:
             push, numbers["hinge"] = opposed(partial(_seen, judge, y), judge_steps, real, seen, rng)
-            tells = (2 - numbers["hinge"]).clamp(0, 1)  # a discriminator that sees no difference pushes nowhere
+            tells = (2 - numbers["hinge"]).clamp(0, 1)  # whoever sees no difference does not push
             pull = pull + PUSH * tells * balance(pull, push) * push
         model_steps.zero_grad(set_to_none=True)
         torch.autograd.backward([*excess, fake], [*[None] * len(excess), pull])

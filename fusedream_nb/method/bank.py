@@ -115,6 +115,20 @@ def start_views(copies: int, policy: Collection[str] = views.ALL) -> Copies:
     return views.sample(1, copies, torch.Generator().manual_seed(START_SEED), policy)
 
 
+def shipped(models: Models, seeds: Collection[int], copies: int, policy: Collection[str]) -> int | None:
+    """Return M of the bank that ships for each seed's start; None where a seed has none."""
+    views = start_views(copies, policy)
+    names, found = {path.name for path in SHIPPED.glob(FILES)}, None
+    for M in {row["M"] for row in banks(SHIPPED)}:
+        keys = [
+            bank_key(models.generator, models.clip, views, M, torch.Generator().manual_seed(seed))
+            for seed in set(seeds)
+        ]
+        if all(key and bank_name(key) in names for key in keys):
+            found = M
+    return found
+
+
 def build(
     models: Models,
     *,
@@ -150,10 +164,10 @@ def build(
     return [path for path in paths if path.exists()]
 
 
-def banks() -> list[dict[str, Any]]:
-    """Return of each bank that is there its label, seed, M and path; those of the package first."""
+def banks(*folders: Path) -> list[dict[str, Any]]:
+    """Return of each bank in folders (default: the package's, the cache's) its label, seed, M and path."""
     rows = []
-    for path in [*sorted(SHIPPED.glob(FILES)), *sorted((cache() / "banks").glob(FILES))]:
+    for path in [p for folder in folders or (SHIPPED, cache() / "banks") for p in sorted(folder.glob(FILES))]:
         with suppress(SafetensorError, KeyError, ValueError, TypeError), safe_open(path, "pt") as file:
             metadata = file.metadata()
             key = json.loads(metadata["key"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -15,7 +16,7 @@ from fusedream_nb.models.pictures import Picture, PictureFile, read_picture, tak
 
 from . import views
 from .bank import START_SEED as START_SEED
-from .bank import start_views
+from .bank import shipped, start_views
 from .budgets import Budget
 from .latents import OverParameterised, Parameterisation, Plain, Sampler, Weights, normal_y, top_k
 from .run import Run, RunConfig, S, Step, configure
@@ -53,13 +54,19 @@ def fusedream(
         start: where to begin: a Latent [n, …] or a parameterisation of n latents instead of a search; or a
             picture, a path, Pillow's, an array of uint8 or [3, h, w]: a VQGAN's codes of it, or the k of M
             samples that CLIP finds nearest to it.
-        sizes: fields of the budget to replace: M, k, steps, copies, lr, ….
+        sizes: fields of the budget to replace: M, k, steps, copies, lr, …. Where a bank ships for every seed,
+            and neither M nor a Budget is given, M is the bank's.
 
     The picture is the last Step's ``best_image`` [n, 3, h, w] in [-1, 1].
     Raises ValueError, before any work, for an empty prompt or numbers out of range.
     """
     options = {"policy": policy, "weights": weights, "y": y, "start": as_start(start)}
-    return FusedreamRun(models, configure("fusedream", prompt, seed, budget, sizes, models, **options))
+    config = configure("fusedream", prompt, seed, budget, sizes, models, **options)
+    asked = isinstance(budget, Budget) or sizes.get("M") is not None or y != "classes" or start is not None
+    M = None if asked else shipped(models, config.seeds, config.budget.start_copies, policy)
+    if M is not None:
+        config = replace(config, budget=replace(config.budget, M=M))
+    return FusedreamRun(models, config)
 
 
 def fixed_score(models: Models, config: RunConfig) -> AugCLIP:

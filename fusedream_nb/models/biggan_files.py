@@ -143,12 +143,16 @@ def convert(tensors: Mapping[str, Tensor], source: Path) -> Tensors:
 
 
 def _over_norms(tensors: Mapping[str, Tensor], matrix: Callable[[Tensor], Tensor]) -> Tensors:
-    """Divide each ``weight_orig`` by σ = uᵀ W v, W its matrix."""
+    """Divide each ``weight_orig`` by σ = uᵀ W v, W its matrix.
+
+    In double precision, so the quotient has the same bits on every CPU: a bank is found by them.
+    """
     kept = dict(tensors)
     for stem in [k.removesuffix("_orig") for k in kept if k.endswith(".weight_orig")]:
         weight = kept.pop(f"{stem}_orig")
         u, v = (_pop(kept, f"{stem}_{side}", f"{stem}_orig") for side in "uv")
-        kept[stem] = weight / torch.dot(u, torch.mv(matrix(weight), v))
+        sigma = torch.dot(u.double(), torch.mv(matrix(weight).double(), v.double()))
+        kept[stem] = weight / sigma.to(weight)
     return kept
 
 
