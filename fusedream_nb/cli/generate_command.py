@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -93,7 +93,9 @@ def generate(
     }
     knobs: dict[str, Any] = {}
     if resume is None:
+        from fusedream_nb.method.bank import widened
         from fusedream_nb.method.config import packed
+        from fusedream_nb.method.fusedream import FusedreamRun
         from fusedream_nb.models.pictures import PictureFile
 
         if not prompts and not prompt_picture:
@@ -126,6 +128,9 @@ def generate(
         fd.load(job.model, device=device or job.device, canvas=canvas)
         for job, canvas in zip(todo, sides, strict=True)
     ]
+    if resume is None and kind is FusedreamRun and not options:
+        wide = widened(sizes, worlds[0], range(seed, seed + seeds))
+        todo = [replace(todo[0], sizes=asdict(wide))]
     for job, models in zip(todo, worlds, strict=True):
         said = [prompt for texts, _ in job.groups for prompt in texts] + knobs.get("prompt", [])
         for prompt in dict.fromkeys(text for text in said if isinstance(text, str)):

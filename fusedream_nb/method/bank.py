@@ -14,6 +14,7 @@ import os
 import warnings
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from fusedream_nb.models.generators import Generator, Latent
 from fusedream_nb.models.weights import STICKERS, cache
 
 from . import views
+from .budgets import Budget
 from .scores import AugCLIP, mean_vectors
 from .views import Copies
 
@@ -115,18 +117,17 @@ def start_views(copies: int, policy: Collection[str] = views.ALL) -> Copies:
     return views.sample(1, copies, torch.Generator().manual_seed(START_SEED), policy)
 
 
-def shipped(models: Models, seeds: Collection[int], copies: int, policy: Collection[str]) -> int | None:
-    """Return M of the bank that ships for each seed's start; None where a seed has none."""
-    views = start_views(copies, policy)
-    names, found = {path.name for path in SHIPPED.glob(FILES)}, None
+def widened(
+    budget: Budget, models: Models, seeds: Collection[int], policy: Collection[str] = views.ALL
+) -> Budget:
+    """Return the budget with the M of the banks that ship for all seeds; as it is if one has none."""
+    fixed, names = start_views(budget.start_copies, policy), {row["path"].name for row in banks(SHIPPED)}
     for M in {row["M"] for row in banks(SHIPPED)}:
-        keys = [
-            bank_key(models.generator, models.clip, views, M, torch.Generator().manual_seed(seed))
-            for seed in set(seeds)
-        ]
+        rngs = [torch.Generator().manual_seed(seed) for seed in set(seeds)]
+        keys = [bank_key(models.generator, models.clip, fixed, M, rng) for rng in rngs]
         if all(key and bank_name(key) in names for key in keys):
-            found = M
-    return found
+            return replace(budget, M=M)
+    return budget
 
 
 def build(

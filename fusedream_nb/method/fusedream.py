@@ -16,7 +16,7 @@ from fusedream_nb.models.pictures import Picture, PictureFile, read_picture, tak
 
 from . import views
 from .bank import START_SEED as START_SEED
-from .bank import shipped, start_views
+from .bank import start_views, widened
 from .budgets import Budget
 from .latents import OverParameterised, Parameterisation, Plain, Sampler, Weights, normal_y, top_k
 from .run import Run, RunConfig, S, Step, configure
@@ -62,10 +62,8 @@ def fusedream(
     """
     options = {"policy": policy, "weights": weights, "y": y, "start": as_start(start)}
     config = configure("fusedream", prompt, seed, budget, sizes, models, **options)
-    asked = isinstance(budget, Budget) or sizes.get("M") is not None or y != "classes" or start is not None
-    M = None if asked else shipped(models, config.seeds, config.budget.start_copies, policy)
-    if M is not None:
-        config = replace(config, budget=replace(config.budget, M=M))
+    if not isinstance(budget, Budget) and sizes.get("M") is None and y == "classes" and start is None:
+        config = replace(config, budget=widened(config.budget, models, config.seeds, policy))
     return FusedreamRun(models, config)
 
 
