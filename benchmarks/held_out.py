@@ -19,6 +19,7 @@ import torchvision
 
 import fusedream_nb as fd
 from fusedream_nb.method import views
+from fusedream_nb.method.bank import widened
 from fusedream_nb.method.budgets import Budget
 from fusedream_nb.method.fusedream import FIXED_SEED, START_SEED
 from fusedream_nb.models import Models
@@ -64,7 +65,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("held-out"), help="folder of finished pictures")
     given = parser.parse_args()
-    models, sizes = fd.load(), fd.budget(given.budget)
+    models = fd.load()
+    sizes = widened(fd.budget(given.budget), models, [given.seed])
     pairs = sorted(world.GENERATOR_HELD_OUT)[: given.limit]
     prompts = [f"a photo of {article(f'{c} {n}')}" for c, n in pairs]
     folder = given.out / f"{given.budget}-{given.seed}"
