@@ -25,7 +25,7 @@ def test_what_is_exported_draws_what_was_trained(tmp_path: Path) -> None:
     y = model.embeddings.weight.T[y]
     shutil.copy(STICKERS / "generator" / "config.json", tmp_path)
     save_file(exported(model, samples=256, rows=[50]), tmp_path / "model.safetensors")
-    theirs = BigGANDeep.from_folder(tmp_path).decode(Latent(z[:64], y[:64]))
+    theirs = BigGANDeep.from_path(tmp_path).decode(Latent(z[:64], y[:64]))
     assert (theirs - draw(model, z, y)[:64]).abs().mean() < 0.03  # the statistics are those of other samples
 
 
