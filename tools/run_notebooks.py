@@ -24,8 +24,10 @@ def run(notebook: nbformat.NotebookNode, folder: Path) -> None:
     """Execute every cell in a fresh kernel of this environment; a failing cell raises."""
     from nbclient import NotebookClient
 
-    resources = {"metadata": {"path": str(folder)}}
-    NotebookClient(notebook, timeout=3600, record_timing=False, resources=resources).execute()
+    from fusedream_nb.reproduce.kernels import WakefulManager
+
+    settings = {"timeout": 3600, "record_timing": False, "kernel_manager_class": WakefulManager}
+    NotebookClient(notebook, resources={"metadata": {"path": str(folder)}}, **settings).execute()
 
 
 def strip(notebook: nbformat.NotebookNode) -> None:
