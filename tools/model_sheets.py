@@ -26,7 +26,7 @@ from training.report import draw_samples, shipped_vqgans
 from training.vqgan import LAWS
 
 RUNS = ("clip", "judge", "trunk", "generator", "vqgan", "vqgan-painted")
-HIDDEN = ("step", "minutes", "weight", "auxiliary", "used", "codebook")
+HIDDEN = ("step", "minutes", "pictures", "weight", "auxiliary", "used", "codebook")
 
 
 def write(images: Tensor, columns: int, target: Path) -> None:
