@@ -24,6 +24,7 @@ from PIL.PngImagePlugin import PngInfo
 from fusedream_nb.records import png
 
 FORMAT = 1  # of a figure's record
+COLOURS = {256: 25_000, 64: 50_000, 48: 10**9}  # of a figure → bytes above which it gets fewer
 # For matplotlib.rc_context; a "$" in a prompt is a "$", and equal plots have equal bytes.
 STYLE: Any = {
     "font.size": 8,
@@ -65,7 +66,7 @@ def blank(width: float, height: float, alt: str, world: str | None = None) -> mp
 
 
 def finish(drawing: mpl.Figure, alt: str, figure: str | None = None, *, plot: bool = False) -> Figure:
-    """Return a drawn figure in 256 colours of its own: a fifth of the bytes, so notebooks stay small.
+    """Return a drawn figure in 256 colours of its own, a large one in fewer, so notebooks stay small.
 
     ``figure`` is its id, "fd-05", or, where a figure has several parts, "fd-05-curves"; ``plot`` says
     that it is drawn of lines. Raises ValueError for an id that could not be a file's name.
@@ -74,7 +75,11 @@ def finish(drawing: mpl.Figure, alt: str, figure: str | None = None, *, plot: bo
         raise ValueError(f"A figure's id is like fd-05 or fd-05-curves; {figure!r} is not.")
     file = io.BytesIO()
     drawing.savefig(file, format="png")
-    picture = _few_colours(Image.open(file).convert("RGB"))
+    drawn = Image.open(file).convert("RGB")
+    for colours, most in COLOURS.items():
+        picture = _few_colours(drawn, colours)
+        if len(_png(picture, alt)) <= most:
+            break
     folder = os.environ.get("FUSEDREAM_FIGURES")
     if figure and folder:
         record = _record(figure, alt)
@@ -85,16 +90,16 @@ def finish(drawing: mpl.Figure, alt: str, figure: str | None = None, *, plot: bo
     return Figure(_png(picture, alt), alt)
 
 
-def _few_colours(picture: Image.Image) -> Image.Image:
-    """Return a picture in 256 colours; where it has very many, a twelfth of the pixels chooses them.
+def _few_colours(picture: Image.Image, colours: int) -> Image.Image:
+    """Return a picture in few colours; where it has very many, a twelfth of the pixels chooses them.
 
     On a grid of photographs that takes a second instead of fifteen, and looks the same.
     """
     if picture.getcolors(5000):
-        return picture.quantize(256, kmeans=3, dither=Image.Dither.NONE)
+        return picture.quantize(colours, kmeans=3, dither=Image.Dither.NONE)
     pixels = np.asarray(picture).reshape(1, -1, 3)
     some = np.random.default_rng(0).integers(pixels.shape[1], size=max(10_000, pixels.shape[1] // 12))
-    palette = Image.fromarray(pixels[:, some]).quantize(256, kmeans=3)
+    palette = Image.fromarray(pixels[:, some]).quantize(colours, kmeans=3)
     return picture.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
