@@ -21,8 +21,9 @@ from fusedream_nb.cli.terminal import Bar, Device, Json, Model, Size, Stopped, s
 from fusedream_nb.records import png
 
 if TYPE_CHECKING:
-    from fusedream_nb.evaluation.metrics import Estimate, MethodResult, Table
+    from fusedream_nb.evaluation.metrics import Estimate
     from fusedream_nb.evaluation.runs import Plan
+    from fusedream_nb.evaluation.table import MethodResult, Table
 
 ENCODERS = {"judge": "judge", "clip": "climbed", "damsm": "DAMSM"}  # as the table calls them
 FIGURE = "fd-table-1"  # whose sizes are taken
@@ -73,9 +74,10 @@ def evaluate(
         if find_spec(module) is None:
             raise ValueError(f'{module} is missing; python -m pip install "fusedream_nb[{extra}]" brings it.')
     plan = _plan(captions, methods, limit, model, budget, device, bool(ray))
-    from fusedream_nb.evaluation.metrics import FEW, summarise
+    from fusedream_nb.evaluation.metrics import FEW
     from fusedream_nb.evaluation.networks import Damsm, network_of, reference_of
     from fusedream_nb.evaluation.runs import Folder, here, on_ray, run
+    from fusedream_nb.evaluation.table import summarise
     from fusedream_nb.models import load
 
     # Everything that was given is opened before the first picture.

@@ -15,9 +15,9 @@ from torch import Tensor
 from torchvision.models import inception_v3
 
 from fusedream_nb.evaluation.captions import sticker_scenes
-from fusedream_nb.evaluation.metrics import summarise
 from fusedream_nb.evaluation.networks import Damsm
 from fusedream_nb.evaluation.runs import Folder, Plan, here, run
+from fusedream_nb.evaluation.table import summarise
 from fusedream_nb.method.budgets import budget
 
 WORDS = ["<end>", "a", "photo", "of", "dog", "cat", "red", "blue", "on", "the", "beach", "cafe"]

@@ -21,9 +21,9 @@ from typer.testing import CliRunner
 import fusedream_nb as fd
 from fusedream_nb.cli import evaluate_command
 from fusedream_nb.evaluation.captions import captions, sticker_scenes
-from fusedream_nb.evaluation.metrics import summarise
 from fusedream_nb.evaluation.networks import network_of, reference_of
 from fusedream_nb.evaluation.runs import Block, Folder, Plan, here, make, run, todo
+from fusedream_nb.evaluation.table import summarise
 from fusedream_nb.method.budgets import BUDGETS
 from fusedream_nb.method.scores import CLIPScore
 from fusedream_nb.records import png
