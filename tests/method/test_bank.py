@@ -285,3 +285,11 @@ def test_the_shipped_bank_is_that_of_the_shipped_weights(models: Models) -> None
     some = models.generator.sample(10_000, rng)[:8]
     few = bank.image_vectors(models.generator, models.clip, views, some)
     torch.testing.assert_close(vectors[:8].float(), few, atol=1e-3, rtol=0)
+
+
+def test_the_start_is_as_wide_as_the_bank_that_ships(models: Models) -> None:
+    quick = fd.budget("quick")
+    assert bank.widened(quick, models, [0]).M == 10_000
+    assert bank.widened(quick, models, [0, 1]) == quick  # seed 1 has none
+    assert fd.fusedream("a fox", models, seed=0, budget="quick").config.budget.M == 10_000
+    assert fd.fusedream("a fox", models, seed=0, budget="quick", M=30).config.budget.M == 30
