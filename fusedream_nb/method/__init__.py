@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fusedream_nb.method.run import Run, RunConfig
+    from fusedream_nb.method.config import RunConfig
+    from fusedream_nb.method.run import Run
     from fusedream_nb.models import Models
 
 

@@ -48,15 +48,10 @@ Progress = Callable[[int, int], object]  # how many pictures are done, and of ho
 
 
 def ranked(text: Tensor, bank: Tensor, k: int) -> Tensor:
-    """Return which pictures may be among the k best for any of some texts, ascending.
+    """Return which pictures of a bank [M, dim] may be among the k best for any of some texts [texts, dim].
 
     Half precision moves the score of vector v and text t by 2⁻¹¹ Σ|vᵢ tᵢ| at most: all whose scores may reach
     the k-th are candidates, so no tie is lost.
-
-    Args:
-        text: unit vectors [texts, dim].
-        bank: means of unit vectors [M, dim].
-        k: how many are chosen, 1 ≤ k ≤ M.
     """
     vectors = bank.to(text)
     scores = vectors @ text.T
@@ -67,12 +62,7 @@ def ranked(text: Tensor, bank: Tensor, k: int) -> Tensor:
 
 
 def vectors_of(
-    generator: Generator,
-    table: Callable[..., Tensor],
-    M: int,
-    rng: torch.Generator,
-    *,
-    batch: int | None = None,
+    generator: Generator, table: Callable[..., Tensor], M: int, rng: torch.Generator, batch: int | None
 ) -> tuple[Tensor, Tensor, Latent] | None:
     """Return the texts' vectors, the bank [M, dim] and the M latents of the ``table`` of an AugCLIP.
 
@@ -86,7 +76,7 @@ def vectors_of(
     if key is None:
         return None
     latents = generator.sample(M, rng)
-    make = partial(image_vectors, generator, score.clip, score.fixed, latents, batch=batch)
+    make = partial(image_vectors, generator, score.clip, score.fixed, latents, batch)
     vectors = kept(key, make, label=f"{type(generator).__name__}, {generator.size} px")
     return score.text, vectors.to(score.text.device), latents
 
@@ -97,7 +87,6 @@ def image_vectors(
     clip: Clip,
     views: Copies,
     latents: Latent,
-    *,
     batch: int | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
@@ -121,11 +110,11 @@ def widened(
     budget: Budget, models: Models, seeds: Collection[int], policy: Collection[str] = views.ALL
 ) -> Budget:
     """Return the budget with the M of the banks that ship for all seeds; as it is if one has none."""
-    fixed, names = start_views(budget.start_copies, policy), {row["path"].name for row in banks(SHIPPED)}
-    for M in {row["M"] for row in banks(SHIPPED)}:
-        rngs = [torch.Generator().manual_seed(seed) for seed in set(seeds)]
+    fixed, shipped = start_views(budget.start_copies, policy), banks(SHIPPED)
+    rngs = [torch.Generator().manual_seed(seed) for seed in set(seeds)]
+    for M in {row["M"] for row in shipped}:
         keys = [bank_key(models.generator, models.clip, fixed, M, rng) for rng in rngs]
-        if all(key and bank_name(key) in names for key in keys):
+        if {bank_name(key) if key else "" for key in keys} <= {row["path"].name for row in shipped}:
             return replace(budget, M=M)
     return budget
 
@@ -141,14 +130,8 @@ def build(
 ) -> list[Path]:
     """Make the banks of a seed, unless they are there: of its start, and of a composition's second start.
 
-    Args:
-        models: whose generator and CLIP.
-        seed: as a run's.
-        M: how many samples are ranked.
-        copies: how many views there are of each, a Budget's ``start_copies``.
-        folder: where they are kept (default: the cache's).
-        progress: called with how many pictures are done and of how many.
-
+    M samples are ranked on so many ``copies``, a Budget's ``start_copies``; ``folder`` is where they are kept
+    (default: the cache's), and ``progress`` is called with how many pictures are done, and of how many.
     Returns their paths, without those that could not be kept, of which a warning said so.
     Raises ValueError for models whose networks cannot be recognised.
     """

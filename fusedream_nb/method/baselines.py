@@ -6,7 +6,8 @@ repository that FuseDream cites.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -18,10 +19,10 @@ from fusedream_nb.models import Models
 from fusedream_nb.models.encoders import Clip
 from fusedream_nb.models.generators import ClassConditional, Generator, Latent
 
-from .budgets import Budget
+from .config import RunConfig, Seeds, Sizes, Texts, configure
 from .fusedream import FIXED_SEED
 from .latents import Parameterisation, Plain
-from .run import Run, RunConfig, State, Step, configure
+from .run import Run, State, Step
 from .scores import CLIPScore, Score
 from .views import Rng
 
@@ -34,12 +35,7 @@ SIMILARITY = 100.0  # the cosine's weight against that of the latents' own law
 
 
 def naive_adam(
-    prompt: str | Sequence[str],
-    models: Models,
-    *,
-    seed: int | Sequence[int] = 0,
-    budget: str | Budget | None = None,
-    **sizes: float | None,
+    prompt: Texts, models: Models, *, seed: Seeds = 0, budget: Sizes = None, **sizes: float | None
 ) -> NaiveAdamRun:
     """Return a run that maximises the plain CLIP score by Adam from one random latent (FuseDream, Eq. 2).
 
@@ -47,16 +43,11 @@ def naive_adam(
     ``equal_steps``, which cost the generator what a run of FuseDream costs it.
     Raises ValueError, before any work, for an empty prompt or numbers out of range.
     """
-    return NaiveAdamRun(models, _equal("naive_adam", models, prompt, seed, budget, sizes))
+    return NaiveAdamRun(models, _equal(configure("naive_adam", prompt, seed, budget, sizes, models), sizes))
 
 
 def big_sleep(
-    prompt: str | Sequence[str],
-    models: Models,
-    *,
-    seed: int | Sequence[int] = 0,
-    budget: str | Budget | None = None,
-    **sizes: float | None,
+    prompt: Texts, models: Models, *, seed: Seeds = 0, budget: Sizes = None, **sizes: float | None
 ) -> BigSleepRun:
     """Return a run that maximises CLIP over random crops, with one latent per layer: BigSleep.
 
@@ -64,23 +55,14 @@ def big_sleep(
     picture of the latents' moving average, which is BigSleep's result, and not of the latents themselves.
     Raises ValueError as :func:`naive_adam`, and TypeError for a generator without a latent per layer.
     """
-    own = {"lr": BIG_SLEEP_LR, **sizes}
-    return BigSleepRun(models, _equal("big_sleep", models, prompt, seed, budget, own))
+    sizes = {"lr": BIG_SLEEP_LR, **sizes}
+    return BigSleepRun(models, _equal(configure("big_sleep", prompt, seed, budget, sizes, models), sizes))
 
 
-def _equal(
-    method: str,
-    models: Models,
-    prompt: str | Sequence[str],
-    seed: int | Sequence[int],
-    budget: str | Budget | None,
-    sizes: dict[str, Any],
-) -> RunConfig:
-    """Return a validated RunConfig whose steps, unless given, cost what a run of FuseDream costs."""
-    config = configure(method, prompt, seed, budget, sizes, models)
-    if sizes.get("steps") is not None:
-        return config
-    return replace(config, budget=replace(config.budget, steps=config.budget.equal_steps))
+def _equal(config: RunConfig, sizes: Mapping[str, Any]) -> RunConfig:
+    """Return a RunConfig whose steps, unless they are given, cost what a run of FuseDream costs."""
+    steps = config.budget.equal_steps if sizes.get("steps") is None else config.budget.steps
+    return replace(config, budget=replace(config.budget, steps=steps))
 
 
 class NaiveAdamRun(Run[Step]):
@@ -106,10 +88,8 @@ class BigSleepRun(Run[Step]):
 
     def __init__(self, models: Models, config: RunConfig) -> None:
         if not isinstance(models.generator, ClassConditional):
-            raise TypeError(
-                "BigSleep requires a BigGAN-deep or a BigGAN, which read a latent per layer; "
-                f"{models.name} does not."
-            )
+            reads = "BigSleep requires a BigGAN-deep or a BigGAN, which read a latent per layer"
+            raise TypeError(f"{reads}; {models.name} does not.")
         self.models, self.config, self.deep = models, config, models.generator
         sizes, prompts = config.budget, config.prompts
         fixed = draw_crops(1, sizes.judged_copies, torch.Generator().manual_seed(FIXED_SEED))
@@ -137,19 +117,18 @@ class BigSleepRun(Run[Step]):
         self.average.update(self.likely.latents.parameters())
         if self.checks:
             with torch.no_grad():
-                image = self.generator.decode(self.likely.latents.of(self.average.value).combine())
+                z, logits = self.average.value
+                image = self.generator.decode(LayerLatents(z, logits, self.deep.embeddings).combine())
             super().keep_best({"image": image}, score)
 
     def state_dict(self) -> State:
         """Return copies of all that the run's future depends on."""
-        average = {"value": [t.clone() for t in self.average.value], "weight": self.average.weight}
-        return {**super().state_dict(), "average": average}
+        return super().state_dict() | {"average": deepcopy(vars(self.average))}
 
     def load_state_dict(self, state: State) -> None:
         """Go to a saved state; see :meth:`Run.load_state_dict`."""
         super().load_state_dict(state)
-        self.average.weight = state["average"]["weight"]
-        self.average.value = [t.clone() for t in state["average"]["value"]]
+        vars(self.average).update(deepcopy(state["average"]))
 
 
 class LayerLatents:
@@ -166,17 +145,11 @@ class LayerLatents:
     def start(cls, generator: ClassConditional, rngs: Sequence[torch.Generator]) -> LayerLatents:
         """Sample z ~ N(0, I) and logits ~ N(0, 0.09 I), each run's from its own generator of randomness."""
         embeddings, layers = generator.embeddings, generator.layers
-        z = [torch.randn(layers, generator.z_dim, generator=rng) for rng in rngs]
-        logits = [LOGITS * torch.randn(layers, len(embeddings), generator=rng) for rng in rngs]
-        device = embeddings.device
-        latents = cls(torch.stack(z).to(device), torch.stack(logits).to(device), embeddings)
+        z = torch.stack([torch.randn(layers, generator.z_dim, generator=rng) for rng in rngs])
+        logits = torch.stack([torch.randn(layers, len(embeddings), generator=rng) for rng in rngs])
+        latents = cls(z.to(embeddings.device), LOGITS * logits.to(embeddings.device), embeddings)
         latents.project_(generator)
         return latents
-
-    def of(self, parameters: Sequence[Tensor]) -> LayerLatents:
-        """Return latents with other z and logits."""
-        z, logits = parameters
-        return LayerLatents(z, logits, self.embeddings)
 
     def parameters(self) -> list[Tensor]:
         """Return z and the logits."""
@@ -218,11 +191,8 @@ class CropCLIP(Score):
     [1, crops, 3] gives the same crops at every call instead.
     """
 
-    def __init__(
-        self, clip: Clip, text: str | Sequence[str], crops: int, *, fixed: Tensor | None = None
-    ) -> None:
-        self.clip, self.text = clip, clip.encode_text(text)
-        self.crops, self.fixed = crops, fixed
+    def __init__(self, clip: Clip, text: Texts, crops: int, *, fixed: Tensor | None = None) -> None:
+        self.clip, self.text, self.crops, self.fixed = clip, clip.encode_text(text), crops, fixed
 
     def __call__(self, image: Tensor, rng: Rng) -> Tensor:
         """Return the mean cosine [n] over each image's crops."""
@@ -246,9 +216,9 @@ def crop(image: Tensor, crops: Tensor, size: int) -> Tensor:
     """Return the crops [n * crops, 3, size, size] of images [n, 3, h, w], differentiably."""
     share, left, top = crops.to(image.device).flatten(0, 1).unbind(-1)
     none = torch.zeros_like(share)
-    rows = [torch.stack([share, none, 2 * left + share - 1], -1)]
-    rows += [torch.stack([none, share, 2 * top + share - 1], -1)]
-    grid = F.affine_grid(torch.stack(rows, 1), [len(share), 3, size, size], align_corners=False)
+    rows = [share, none, 2 * left + share - 1, none, share, 2 * top + share - 1]
+    maps = torch.stack(rows, -1).view(-1, 2, 3)
+    grid = F.affine_grid(maps, [len(share), 3, size, size], align_corners=False)
     copies = image.repeat_interleave(crops.shape[1], 0)
     return F.grid_sample(copies, grid, padding_mode="border", align_corners=False)
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
 from typing import Any, TypeVar
 
 import torch
@@ -18,11 +17,11 @@ from fusedream_nb.models.perceptual import Perceptual
 
 from .barrier import RULES, BilevelRule, Rule, two_gradients
 from .barrier import rule as named_rule
-from .budgets import Budget
+from .config import RunConfig, Seeds, Sizes, Texts, check_prompts, configure
 from .fusedream import AugCLIPRun, check_basis, given
 from .latents import OverParameterised, Parameterisation, Plain
 from .placement import PLACEMENTS, Placement, Placements, crop, paste, poisson, shrink
-from .run import Gradient, RunConfig, State, Step, check_prompts, configure
+from .run import Gradient, State, Step
 from .views import Rng
 
 MIN_BOX = 17  # pixels a side that LPIPS's SqueezeNet can still read
@@ -35,15 +34,15 @@ Found = TypeVar("Found")
 
 
 def compose(
-    prompt: str | Sequence[str],
+    prompt: Texts,
     models: Models,
     *,
-    foreground: str | Sequence[str] | None = None,
-    background: str | Sequence[str] | None = None,
+    foreground: Texts | None = None,
+    background: Texts | None = None,
     placements: Placement | Sequence[Placement] | Placements = PLACEMENTS,
     rule: Rule = BilevelRule(),  # noqa: B008  frozen
-    seed: int | Sequence[int] = 0,
-    budget: str | Budget | None = None,
+    seed: Seeds = 0,
+    budget: Sizes = None,
     start: Pair | None = None,
     **sizes: float | None,
 ) -> CompositionRun:
@@ -53,8 +52,7 @@ def compose(
         prompt: what the whole shows: one text, or several, which pair with seeds as in ``fusedream``; each
             picture is the same as alone, up to rounding.
         models: what is climbed, what scores it, and the perceptual loss.
-        foreground: what its start is ranked by, one text or one a picture; None: the whole prompt, as in
-            the paper.
+        foreground: what its start is ranked by, one text or one a picture; None: the prompt, as in the paper.
         background: the same.
         placements: where the foreground may stand. All placements of a picture run side by side from one
             start, with the same randomness, and the best is kept; see :class:`Placements` for groups.
@@ -62,16 +60,15 @@ def compose(
         seed: as in ``fusedream``.
         budget: as in ``fusedream``.
         start: a foreground and a background to begin at, [n, …] each, instead of the search.
-        sizes: fields of the budget to replace: M, k, steps, copies, lr, ….
+        sizes: as in ``fusedream``.
 
     The pictures are the last step's ``pictures()`` [n, 3, h, w].
     Raises ValueError, before any work, for an empty prompt or numbers out of range.
     """
     places = placements if isinstance(placements, Placements) else Placements.of(placements)
     options = {"foreground": foreground, "background": background, "rule": rule, "start": start}
-    return CompositionRun(
-        models, configure("compose", prompt, seed, budget, sizes, models, **options, placements=places)
-    )
+    config = configure("compose", prompt, seed, budget, sizes, models, **options, placements=places)
+    return CompositionRun(models, config)
 
 
 @dataclass(frozen=True)
@@ -111,8 +108,7 @@ class ComposeStep(Step):
     def blended(self, place: int | None = None) -> Tensor:
         """Return a placement's (None: the winner's) best picture [1, 3, h, w], Poisson blended."""
         i = self.winner if place is None else place
-        parts = self.best_foreground[i : i + 1], self.best_background[i : i + 1]
-        return poisson(*parts, self.placements[i]).clamp(-1, 1)
+        return poisson(self.best_foreground[[i]], self.best_background[[i]], self.placements[i]).clamp(-1, 1)
 
     def pictures(self) -> Tensor:
         """Return the winners' best pictures, blended."""
@@ -189,17 +185,16 @@ class Both:
 class CompositionRun(AugCLIPRun[ComposeStep]):
     """A run of :func:`compose`: Eq. 5 solved by Eq. 6 for each placement (Algorithm 2, line 3).
 
-    v stands in place of the gradient, in one Adam for all. A knob of the score or of the rule changes v,
-    which is followed a step later. Where the :class:`Placements` keep a few, the others stop after a
-    quarter of the steps.
+    v stands in place of the gradient, in one Adam for all; a knob's new value is followed a step later.
+    Where the :class:`Placements` keep a few, the others stop after a quarter of the steps.
     """
 
-    method, together = "compose", 1
+    method, steps, together = "compose", ComposeStep, 1
+    kept = (*AugCLIPRun.kept, "now", "pruned")
     parts = (Placement, Placements, *RULES.values())
     renamed = {"rival": "rule"}  # noqa: RUF012
-    defaults = dict.fromkeys(("foreground", "background", "start")) | {  # noqa: RUF012
-        "rule": BilevelRule(), "placements": Placements.of(PLACEMENTS)
-    }  # fmt: skip
+    defaults = {"rule": BilevelRule(), "placements": Placements.of(PLACEMENTS)}  # noqa: RUF012
+    defaults |= dict.fromkeys(("foreground", "background", "start"))
 
     def __init__(self, models: Models, config: RunConfig) -> None:
         n, options = len(config.seeds), config.options
@@ -212,9 +207,10 @@ class CompositionRun(AugCLIPRun[ComposeStep]):
         self.pruned = False
         self.now: dict[str, Tensor] = {}  # a tensor [n, …] by name: pictures, values, and v of each parameter
         _check_boxes(self.places, models.generator.size)
-        one = self.places[0] if len(self.places) == 1 else None
-        box = {name: getattr(one, name) for name in BOX} if one else {}
-        super().__init__(models, config, **_rule_knobs(self.rule), **box)
+        kind = next((name for name, kind in RULES.items() if type(self.rule) is kind), "own")  # the caller's
+        knobs = {"rule": kind, "beta": getattr(self.rule, "beta", 1.0), "lam": getattr(self.rule, "lam", 0.5)}
+        knobs |= {name: getattr(self.places[0], name) for name in BOX if len(self.places) == 1}
+        super().__init__(models, config, **knobs)
         self.setters |= {name: partial(self.set_rule, name) for name in RULE}
         self.setters |= {name: partial(self.set_box, name) for name in BOX}
         self._seed_placements()
@@ -226,10 +222,10 @@ class CompositionRun(AugCLIPRun[ComposeStep]):
     @classmethod
     def upgraded(cls, config: RunConfig) -> RunConfig:
         """Return a config of today from one of a record until format 3."""
-        old = dict(config.options)
+        old = config.options
         numbers = {name: old[name] for name in ("beta", "lam") if name in old}
         places = [Placement(**place) for place in old.get("placements", ())] or PLACEMENTS
-        own = {name: each for name, each in old.items() if name in ("foreground", "background", "policy")}
+        own: dict[str, Any] = {n: old[n] for n in ("foreground", "background", "policy") if n in old}
         own["rule"] = named_rule(old.get("rival", "bilevel"), **numbers)
         own["placements"] = Placements.of(places, old.get("keep"))
         return replace(config, options=own)
@@ -258,8 +254,7 @@ class CompositionRun(AugCLIPRun[ComposeStep]):
     @property
     def both(self) -> Both:
         """The latents of all placements."""
-        assert isinstance(self.start, Both)
-        return self.start
+        return self.start  # type: ignore[return-value]
 
     # A step.
 
@@ -295,12 +290,8 @@ class CompositionRun(AugCLIPRun[ComposeStep]):
 
     def _batches(self, rows: list[int], most: int) -> list[list[int]]:
         """Split placements into batches of at most so many, with boxes of one size."""
-        side = self.generator.size
-
-        def size(row: int) -> tuple[int, int]:
-            return self.places[row].box(side, side)[2:]
-
-        alike = [list(some) for _, some in groupby(sorted(rows, key=size), key=size)]
+        size = {row: self.places[row].box(*[self.generator.size] * 2)[2:] for row in rows}
+        alike = [[row for row in rows if size[row] == each] for each in sorted(set(size.values()))]
         return [some[first : first + most] for some in alike for first in range(0, len(some), most)]
 
     def _look_at(self, rows: list[int]) -> dict[str, Tensor]:
@@ -313,10 +304,11 @@ class CompositionRun(AugCLIPRun[ComposeStep]):
         score = partial(self.aug, rows=[self.group[row] for row in rows])
         image, s, loss = fused(foreground, background, places, score, self.models.perceptual, rngs)
         v, lam = self.rule(*two_gradients(loss, s, parameters))
-        parts = v.split([p[0].numel() for p in parameters], 1)
-        found = {f"v{i}": part.view_as(parameters[i]) for i, part in enumerate(parts)}
-        found |= {"foreground": foreground, "background": background, "image": image}
-        return {name: t.detach() for name, t in {**found, "score": s, "loss": loss, "lam": lam}.items()}
+        found = {"foreground": foreground, "background": background, "image": image}
+        found |= {"score": s, "loss": loss, "lam": lam}
+        for i, part in enumerate(v.split([p[0].numel() for p in parameters], 1)):
+            found[f"v{i}"] = part.view_as(parameters[i])
+        return {name: t.detach() for name, t in found.items()}
 
     @torch.no_grad()
     def _judged(self, row: int) -> Tensor:
@@ -330,19 +322,17 @@ class CompositionRun(AugCLIPRun[ComposeStep]):
         new[rows] = values
         self.now[name] = new
 
-    def report(self, **common: Any) -> ComposeStep:  # noqa: ANN401
-        """Return the ComposeStep."""
+    def own(self) -> dict[str, Any]:
+        """Return a ComposeStep's own fields."""
         names = ("foreground", "background", "loss", "lam", "judged")
-        own: dict[str, Any] = {name: self.now[name] for name in names}
-        own |= {f"best_{name}": self.best[name] for name in BEST if name != "image"}
-        return ComposeStep(
-            **common,
-            **own,
-            placements=tuple(self.places),
-            latent_background=self.both.background.combine().map(lambda t: t.detach()),
-            going=self.both.going,
-            group=torch.tensor(self.group),
-        )
+        return {
+            **{name: self.now[name] for name in names},
+            **{f"best_{name}": t for name, t in self.best.items()},
+            "placements": tuple(self.places),
+            "latent_background": self.both.background.combine().map(Tensor.detach),
+            "going": self.both.going,
+            "group": torch.tensor(self.group),
+        }
 
     # Its knobs and its state.
 
@@ -358,18 +348,13 @@ class CompositionRun(AugCLIPRun[ComposeStep]):
         self.places = [place]
         self.reset_best()
 
-    def turned(self, name: str) -> None:
-        """A knob's new value is followed a step later."""
-
     def state_dict(self) -> State:
         """Return copies of all that the run's future depends on."""
-        own = {"now": dict(self.now), "pruned": self.pruned, "going": self.both.going}
-        return {**super().state_dict(), **own}
+        return super().state_dict() | {"going": self.both.going}
 
     def load_state_dict(self, state: State) -> None:
         """Go to a saved state; see :meth:`Run.load_state_dict`."""
         super().load_state_dict(state)
-        self.now, self.pruned = dict(state["now"]), state["pruned"]
         self.both.stop(state["going"].cpu())
 
 
@@ -379,20 +364,14 @@ def _leading(score: Tensor, group: Tensor, count: int) -> list[Tensor]:
     return [rows[score.cpu()[rows].argsort(descending=True, stable=True)[:count]] for rows in own]
 
 
-def _each(texts: str | Sequence[str], n: int) -> list[str]:
+def _each(texts: Texts, n: int) -> list[str]:
     """Return n texts from one or n."""
     found = [texts] if isinstance(texts, str) else list(texts)
-    found = found * n if len(found) == 1 else found
+    found *= n if len(found) == 1 else 1
     check_prompts(found)
     if len(found) != n:
         raise ValueError(f"{n} pictures require one foreground and background or as many, not {len(found)}.")
     return found
-
-
-def _rule_knobs(rule: Rule) -> dict[str, Any]:
-    """Return the knobs of a rule; "own" is one of the caller's."""
-    name = next((name for name, kind in RULES.items() if type(rule) is kind), "own")
-    return {"rule": name, "beta": getattr(rule, "beta", 1.0), "lam": getattr(rule, "lam", 0.5)}
 
 
 def _check_boxes(places: Sequence[Placement], side: int) -> None:
@@ -418,9 +397,8 @@ def side_by_side(act: Callable[[Part], Found], parts: Iterable[Part], count: int
     if count == 1:
         return [act(part) for part in parts]
     before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        return list(pool.map(act, parts))
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(act, parts))
     finally:
-        pool.shutdown(cancel_futures=True)
         torch.set_num_threads(before)  # what the pool's threads set is what later ones begin with

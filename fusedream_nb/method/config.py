@@ -18,12 +18,11 @@ from .budgets import budget as find_budget
 if TYPE_CHECKING:
     from fusedream_nb.models import Models
 
-GONE = {
-    "power": 1.0,
-    "rotation": 0.0,
-    "tilt": 0.0,
-    "stop": -math.inf,
-}  # what older records hold; their one value
+Texts = str | Sequence[str]
+Seeds = int | Sequence[int]
+Sizes = str | Budget | None  # a budget's name, one of your own, or that of the environment
+# What older records hold, with its one value.
+GONE = {"power": 1.0, "rotation": 0.0, "tilt": 0.0, "stop": -math.inf}
 
 
 @dataclass(frozen=True)
@@ -47,11 +46,22 @@ def plain(value: Any) -> Any:  # noqa: ANN401
     return value.tolist() if hasattr(value, "tolist") and value.ndim < 2 else value
 
 
+def as_knob(name: str, value: Any, now: Any) -> Any:  # noqa: ANN401
+    """Return a knob's value as Python's own, in a list where it is one now; ValueError for others in it."""
+    value = plain(value)
+    if not isinstance(now, list):
+        return value
+    several = isinstance(value, Iterable) and not isinstance(value, str)
+    listed = [plain(each) for each in value] if several else [value]
+    if not all(isinstance(each, str if name == "prompt" else (int, float)) for each in listed):
+        raise ValueError(f"{name} is set to {'texts' if name == 'prompt' else 'numbers'}, not {value!r}.")
+    return listed
+
+
 def packed(value: Any) -> Any:  # noqa: ANN401
     """Return an option as JSON holds it; TypeError for what it does not, such as a picture."""
     if is_dataclass(value) and not isinstance(value, type | Latent):
-        own = {field.name: packed(getattr(value, field.name)) for field in fields(value)}
-        return {"is": type(value).__name__, **own}
+        return {"is": type(value).__name__, **packed(vars(value))}
     if isinstance(value, Mapping):
         return {name: packed(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
@@ -83,8 +93,8 @@ def unpacked(value: Any, parts: Sequence[type]) -> Any:  # noqa: ANN401
 def configure(
     method: str,
     prompt: str | Sequence[Any],
-    seed: int | Sequence[int],
-    budget: str | Budget | None,
+    seed: Seeds,
+    budget: Sizes,
     sizes: Mapping[str, Any],
     models: Models | None = None,
     **options: Any,  # noqa: ANN401
@@ -101,15 +111,13 @@ def configure(
         raise TypeError(f"{method} takes no argument called {sorted(unknown)[0]!r}.")
     own = replace(base, **{name: plain(value) for name, value in sizes.items() if value is not None})
     alone = isinstance(prompt, str) or not isinstance(prompt, Iterable)
-    prompts = [prompt] if alone else list(prompt)
+    prompts, seeds = [prompt] if alone else list(prompt), whole(seed)
     if not all(isinstance(each, str) for each in prompts):
         raise ValueError(f"A prompt of {method} is a text; a picture is a start, or a prompt of transport.")
-    seeds = whole(seed)
-    n = max(len(prompts), len(seeds))
-    if min(len(prompts), len(seeds)) > 1 and len(prompts) != len(seeds):
-        raise ValueError(f"{len(prompts)} prompts require one seed or as many, not {len(seeds)}.")
     if min(len(prompts), len(seeds)) == 1:
-        prompts, seeds = prompts * (n // len(prompts)), seeds * (n // len(seeds))
+        prompts, seeds = prompts * len(seeds), seeds * len(prompts)
+    elif len(prompts) != len(seeds) and prompts and seeds:
+        raise ValueError(f"{len(prompts)} prompts require one seed or as many, not {len(seeds)}.")
     config = RunConfig(method, prompts, seeds, own, options)
     validate(config)
     return config
@@ -126,9 +134,9 @@ def whole(seed: Any) -> list[int]:  # noqa: ANN401
 
 def validate(config: RunConfig) -> None:
     """Raise ValueError for an empty prompt, a seed out of range, and sizes out of range."""
-    prompts, seeds, sizes = config.prompts, config.seeds, config.budget
-    check_prompts(prompts)
-    if not seeds or any(s < 0 or s >= 2**63 for s in seeds):
+    sizes = config.budget
+    check_prompts(config.prompts)
+    if not config.seeds or any(s < 0 or s >= 2**63 for s in config.seeds):
         raise ValueError("A seed is a whole number from 0 to 2^63 - 1.")
     if not 1 <= sizes.k <= sizes.M:
         raise ValueError(f"The start keeps k of M samples, so 1 ≤ k ≤ M; got k = {sizes.k}, M = {sizes.M}.")

@@ -18,8 +18,9 @@ from . import views
 from .bank import START_SEED as START_SEED
 from .bank import start_views, widened
 from .budgets import Budget
+from .config import RunConfig, Seeds, Sizes, Texts, configure
 from .latents import OverParameterised, Parameterisation, Plain, Sampler, Weights, normal_y, top_k
-from .run import Run, RunConfig, S, Step, configure
+from .run import Run, S, Step
 from .scores import AugCLIP
 
 Start: TypeAlias = "Parameterisation | Latent | Picture"
@@ -28,11 +29,11 @@ FIXED_SEED = 20_211_203  # of the fixed augmentations; any constant does
 
 
 def fusedream(
-    prompt: str | Sequence[str],
+    prompt: Texts,
     models: Models,
     *,
-    seed: int | Sequence[int] = 0,
-    budget: str | Budget | None = None,
+    seed: Seeds = 0,
+    budget: Sizes = None,
     policy: Collection[str] = views.ALL,
     weights: Weights | Literal["plain"] = "scalar",
     y: StartY = "classes",

@@ -76,12 +76,11 @@ def top_k(
     """
     if not 1 <= k <= M:
         raise ValueError(f"The start keeps k of M samples, so 1 ≤ k ≤ M; got k = {k}, M = {M}.")
-    kept = None if sample else bank.vectors_of(generator, score, M, rng, batch=batch)
-    if kept is None:
-        latents = (sample or generator.sample)(M, rng)
-    else:
+    if kept := None if sample else bank.vectors_of(generator, score, M, rng, batch):
         text, vectors, latents = kept
         latents = latents[bank.ranked(text, vectors, k).to(latents.z.device)]
+    else:
+        latents = (sample or generator.sample)(M, rng)
     batch = batch or pictures_at_once(generator.size, latents.z.device)
     parts = [latents[first : first + batch] for first in range(0, len(latents), batch)]
     scores = torch.cat([score(generator.decode(part), rng) for part in parts])
@@ -173,11 +172,8 @@ class OverParameterised:
         n, k = basis.z.shape[:2]
         if kind == "scalar":
             return cls(basis, [torch.full((n, k), 1 / k, device=basis.z.device)])
-        logits = [
-            torch.stack([torch.randn(t.shape[1:], generator=g) for g in rng]).to(t.device)
-            for t in basis.tensors()
-        ]
-        return cls(basis, logits, softmax=True)
+        logits = basis.map(lambda t: torch.stack([torch.randn(t.shape[1:], generator=g) for g in rng]).to(t))
+        return cls(basis, logits.tensors(), softmax=True)
 
     @classmethod
     def of(cls, tensors: Sequence[Tensor], kind: Weights = "scalar") -> OverParameterised:

@@ -70,7 +70,7 @@ def marginal_weights(weights: Sequence[float] | None, m: int) -> Tensor:
         raise ValueError(f"{m} prompts require {m} weights, not {len(given)}.")
     if not all(math.isfinite(weight) and weight for weight in given):
         raise ValueError("A prompt's weight is a finite number other than 0; leave the prompt out instead.")
-    total = sum(abs(weight) for weight in given)
+    total = sum(map(abs, given))
     return torch.tensor([weight / total for weight in given], dtype=torch.float64)
 
 
@@ -106,7 +106,6 @@ def sinkhorn(
     costs: Tensor,
     epsilon: float | Tensor,
     b: Tensor,
-    *,
     tolerance: float = TOLERANCE,
     iterations: int = ITERATIONS,
 ) -> Plan:
@@ -152,22 +151,17 @@ def transport_loss(
     costs: Tensor,
     epsilon: float | Tensor,
     b: Tensor,
-    *,
-    tolerance: float = TOLERANCE,
-    iterations: int = ITERATIONS,
+    **limits: Any,  # noqa: ANN401
 ) -> tuple[Tensor, Plan]:
     """Return ⟨P, C⟩ + ε KL(P | a bᵀ) [...] (Eq. 5), and its Plan; arguments as in :func:`sinkhorn`.
 
     It is the paper's loss plus a constant, so that it tends to the mean loss as ε → ∞. The gradient with
     regard to the costs is P (Danskin), ε held. Warns where the iterations ran out.
     """
-    found = sinkhorn(costs, epsilon, b, tolerance=tolerance, iterations=iterations)
+    found = sinkhorn(costs, epsilon, b, **limits)
     if not found.converged:
-        warnings.warn(
-            f"Sinkhorn stopped after {found.iterations} iterations, before the prompts had their weights; "
-            "raise ε.",
-            stacklevel=2,
-        )
+        early = f"Sinkhorn stopped after {found.iterations} iterations, before the prompts had their weights"
+        warnings.warn(f"{early}; raise ε.", stacklevel=2)
     gain = torch.xlogy(found.plan, found.plan / mean_plan(costs, b)).sum((-2, -1))
     return (found.plan * costs).sum((-2, -1)) + epsilon * gain, found
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from copy import deepcopy
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy, deepcopy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
@@ -18,14 +18,12 @@ from torch import Tensor
 from fusedream_nb.models.generators import Generator, Latent
 
 from .budgets import Budget
-from .config import RunConfig, check_lr, check_prompts, configure, packed, plain, unpacked, validate
+from .config import RunConfig, as_knob, check_lr, check_prompts, validate
 from .latents import Parameterisation, Plain, noisy
 from .scores import Rng, Score
 
 if TYPE_CHECKING:
     from fusedream_nb.models import Models
-
-__all__ = ["Refused", "Run", "RunConfig", "Step", "climb", "configure", "packed", "unpacked", "validate"]
 
 CHECK_EVERY = 5  # steps between two looks at whether the picture is the best so far
 BETAS, EPS = (0.9, 0.999), 1e-8  # Adam's
@@ -83,7 +81,7 @@ class Adam:
     """
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
-        self.parameters, self.steps = list(parameters), 0
+        self.parameters, self.steps = parameters, 0
         self.means, self.squares = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
 
     @torch.no_grad()
@@ -96,11 +94,11 @@ class Adam:
             v.mul_(BETAS[1]).addcmul_(g, g, value=1 - BETAS[1])
             parameter.addcdiv_(m, (v.sqrt() / math.sqrt(second)).add_(EPS), value=-lr / first)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Return copies of the running means, and the number of steps."""
         return deepcopy({"steps": self.steps, "means": self.means, "squares": self.squares})
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Go to a state."""
         vars(self).update(deepcopy(state))
 
@@ -111,15 +109,17 @@ class Run(Iterator[S]):
     ``models`` and ``config`` are what it was made of, ``step`` is the last one. ``knobs`` are the values in
     force and ``wanted`` those from the next step on; ``log`` holds the changes, each with the step after
     which it was made. A method says where it begins (:meth:`begin`) and what score it climbs; another
-    :meth:`direction`, :meth:`evaluate` or :meth:`report` where that is not all.
+    :meth:`direction`, :meth:`evaluate` or :meth:`own` where that is not all.
     """
 
     method: ClassVar[str] = "climb"
+    steps: ClassVar[type[Step]] = Step  # what it gives
     defaults: ClassVar[dict[str, Any]] = {}  # of the options
     parts: ClassVar[tuple[type, ...]] = ()  # dataclasses that the options may hold
     renamed: ClassVar[dict[str, str]] = {}  # knobs that records until format 3 call otherwise
     model: ClassVar[str] = "stickers"  # what it draws with where no model is named
     keeper: ClassVar[Callable[[Run[Any]], Iterator[Any]] | None] = None  # wraps loops: see records/resume.py
+    kept: ClassVar[tuple[str, ...]] = ("index", "total", "log", "best", "best_score")  # beside what moves
     together: ClassVar[int] = 4  # pictures in a batch: more take more memory and, on a CPU, hardly less time
     models: Models
     config: RunConfig
@@ -136,17 +136,14 @@ class Run(Iterator[S]):
         fixed_score: Score | None = None,
         **knobs: Any,  # noqa: ANN401
     ) -> None:
-        check_lr(lr)
         self.generator, self.score, self.fixed_score = generator, score, fixed_score or score
         self.rng, self.rngs = rng, [rng] if isinstance(rng, torch.Generator) else list(rng)
-        self.lr, self.total, self.noise, self.index = lr, steps, 0.0, 0
+        self.total, self.noise, self.index = steps, 0.0, 0
+        self.set_lr(lr)
         self.knobs: dict[str, Any] = {"lr": lr, "steps": steps, **knobs}
         self.wanted = dict(self.knobs)
         self.setters: dict[str, Callable[[Any], None]] = {
-            "lr": self.set_lr,
-            "steps": self.set_steps,
-            "noise": self.set_noise,
-            "prompt": self.set_prompt,
+            name: getattr(self, f"set_{name}") for name in ("lr", "steps", "noise", "prompt")
         }
         self.worded: list[Any] = []  # the scores whose ``text`` the prompts are
         self.log: list[dict[str, Any]] = []
@@ -195,9 +192,9 @@ class Run(Iterator[S]):
         """Return v for each parameter, against which Adam moves it."""
         return [-g for g in gradient]
 
-    def report(self, **common: Any) -> S:  # noqa: ANN401
-        """Return the Step of what all Steps hold."""
-        return Step(**common)  # type: ignore[return-value]
+    def own(self) -> dict[str, Any]:
+        """Return the fields of :attr:`steps` beyond those of every Step, or in their place."""
+        return {}
 
     def words(self) -> list[list[str]]:
         """Return the texts that each picture should show."""
@@ -246,7 +243,7 @@ class Run(Iterator[S]):
             gradient = () if last else torch.autograd.grad(value.sum(), self.start.parameters())
         if noise:
             with torch.no_grad():
-                value = self.score(self.image, same)
+                value = self.score(self.image, same[0] if isinstance(self.rng, torch.Generator) else same)
         self.value = value.detach()
         self.check_finite(self.value)
         if last:
@@ -314,17 +311,18 @@ class Run(Iterator[S]):
         self._start, self.adam = start, Adam([p.requires_grad_() for p in start.parameters()])
 
     def _report(self) -> S:
-        return self.report(
-            index=self.index,
-            total=self.total,
-            image=self.image,
-            score=self.value,
-            best_image=self.best["image"],
-            best_score=self.best_score,
-            latent=self.start.combine().map(lambda t: t.detach()),
-            knobs=dict(self.knobs),
-            seconds=time.monotonic() - self._began,
-        )
+        common = {
+            "index": self.index,
+            "total": self.total,
+            "image": self.image,
+            "score": self.value,
+            "best_image": self.best["image"],
+            "best_score": self.best_score,
+            "latent": self.start.combine().map(Tensor.detach),
+            "knobs": dict(self.knobs),
+            "seconds": time.monotonic() - self._began,
+        }
+        return self.steps(**{**common, **self.own()})  # type: ignore[return-value]
 
     # Knobs.
 
@@ -333,7 +331,7 @@ class Run(Iterator[S]):
         for name in knobs:
             if name not in self.knobs:
                 raise ValueError(f"This run has no knob called {name!r}; it has {', '.join(self.knobs)}.")
-        self.wanted.update({name: self._normal(name, value) for name, value in knobs.items()})
+        self.wanted.update({name: as_knob(name, value, self.knobs[name]) for name, value in knobs.items()})
 
     def reset_best(self) -> None:
         """Begin the best again with the next step's picture: scores from then on mean something else."""
@@ -365,20 +363,9 @@ class Run(Iterator[S]):
             score.text = vectors
         self.reset_best()
 
-    def _normal(self, name: str, value: Any) -> Any:  # noqa: ANN401
-        """Return a knob's value as Python's own, in a list where the knob is one, such as the prompts."""
-        value = plain(value)
-        if not isinstance(self.knobs[name], list):
-            return value
-        several = isinstance(value, Iterable) and not isinstance(value, str)
-        listed = [plain(each) for each in value] if several else [value]
-        kinds = str if name == "prompt" else (int, float)
-        if not all(isinstance(each, kinds) for each in listed):
-            raise ValueError(f"{name} is set to {'texts' if name == 'prompt' else 'numbers'}, not {value!r}.")
-        return listed
-
     def _take(self, name: str) -> None:
-        value = self._normal(name, self.wanted[name])
+        """Take a knob's wanted value; all but lr and steps make the gradient one of another score."""
+        value = as_knob(name, self.wanted[name], self.knobs[name])
         if value == self.knobs[name]:
             return
         try:
@@ -388,10 +375,6 @@ class Run(Iterator[S]):
             raise Refused(f"{name}: {error}") from error
         self.knobs[name] = value
         self.log.append({"step": self.index, name: value})
-        self.turned(name)
-
-    def turned(self, name: str) -> None:
-        """Say what follows of a knob's new value: the gradient is of another score."""
         if name not in ("lr", "steps"):
             self.rewind()
 
@@ -404,18 +387,13 @@ class Run(Iterator[S]):
         """
         if self.step is None:
             raise ValueError("A run that has not begun has no state; take a step first.")
-        return {
+        return {name: copy(getattr(self, name)) for name in self.kept} | {
             "method": self.method,
             "knobs": dict(self.knobs),
-            "log": list(self.log),
             "parameters": [p.detach().clone() for p in self.start.parameters()],
             "adam": self.adam.state_dict(),
             "rngs": list(self._before),
-            "index": self.index,
-            "total": self.total,
             "seconds": time.monotonic() - self._began,
-            "best": dict(self.best),
-            "best_score": self.best_score,
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -439,9 +417,7 @@ class Run(Iterator[S]):
             if value != self.knobs[name]:
                 self.setters[name](value)
                 self.knobs[name] = value
-        self.wanted, self.log = dict(self.knobs), list(state["log"])
-        self.index, self.total = state["index"], state["total"]
-        self.best, self.best_score = dict(state["best"]), state["best_score"]
+        vars(self).update({name: copy(state[name]) for name in self.kept}, wanted=dict(self.knobs))
         self.adam.load_state_dict(state["adam"])
         self._before = [numbers.cpu() for numbers in state["rngs"]]
         self.rewind()

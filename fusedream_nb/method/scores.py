@@ -149,12 +149,9 @@ class PatchScore(Score):
 
     Args:
         clip: what reads the patches and the prompts.
-        prompts: texts, or pictures: Paths, Pillow's, arrays of uint8, tensors [3, h, w] in [-1, 1].
-        cutouts: how many patches, and how large.
-        loss: "transport" or "mean".
+        prompts, cutouts, loss, weights: as in :func:`.transport.transport`.
         epsilon: ε in units of the costs' :func:`.ot.cost_scale`.
         distance: "cosine", "geodesic" (the angle), or a function of u [..., n, d] and v [m, d].
-        weights: the prompts'; the mean takes negative ones, away from the prompt.
 
     Raises ValueError for numbers out of range and unknown names.
     """
@@ -170,10 +167,9 @@ class PatchScore(Score):
         distance: str | ot.Distance = "cosine",
         weights: Sequence[float] | None = None,
     ) -> None:
-        if loss not in get_args(Loss):
-            raise ValueError(f"No loss is called {loss!r}; known are {', '.join(get_args(Loss))}.")
-        if isinstance(distance, str) and distance not in ot.DISTANCES:
-            raise ValueError(f"No distance is called {distance!r}; known are {', '.join(ot.DISTANCES)}.")
+        for what, name, known in (("loss", loss, get_args(Loss)), ("distance", distance, ot.DISTANCES)):
+            if not callable(name) and name not in known:
+                raise ValueError(f"No {what} is called {name!r}; known are {', '.join(known)}.")
         self.clip, self.loss, self.cutouts = clip, loss, cutouts
         self.distance = ot.DISTANCES[distance] if isinstance(distance, str) else distance
         self.fixed: Places | None = None

@@ -15,9 +15,9 @@ from torch import Tensor
 from fusedream_nb.models import Models
 from fusedream_nb.models.generators import Generator, Latent
 
-from .budgets import Budget
+from .config import RunConfig, Sizes, configure
 from .fusedream import fixed_score
-from .run import CHECK_EVERY, Run, RunConfig, State, Step, configure
+from .run import CHECK_EVERY, Run, State, Step
 from .scores import AugCLIP, Score
 
 SAMPLES = 4096  # latents from which the generator's law is read; none of them is decoded
@@ -75,7 +75,7 @@ def basin_cma(
     models: Models,
     *,
     seed: int = 0,
-    budget: str | Budget | None = None,
+    budget: Sizes = None,
     schedule: Schedule = Schedule(),  # noqa: B008  frozen
     sigma: float = 1.0,
     **sizes: float | None,
@@ -86,24 +86,17 @@ def basin_cma(
     is told the points where the climbs began, with the fixed scores where they *ended*. Both search
     :class:`Law` coordinates, in which the generator's own law is N(0, I).
 
-    Args:
-        prompt: what the picture shows.
-        models: what is climbed and what scores it.
-        seed: of all randomness.
-        budget: gives the copies; the schedule gives the steps.
-        schedule: how much work is done.
-        sigma: CMA-ES's first step size.
-        sizes: copies, judged_copies, and Adam's lr (default 0.05).
-
+    Prompt, seed and ``budget`` are as in ``fusedream``, but the ``schedule`` gives the steps; ``sizes`` are
+    copies, judged_copies and Adam's lr (default 0.05), and ``sigma`` is CMA-ES's first step size.
     A Step shows one picture [1, 3, h, w], the one of the population that has reached the most, and the best
     of all so far. Its knobs are ``mega_step``, the generator's ``evaluations`` so far, and CMA's ``sigma``.
     """
     own = {"lr": LR, "steps": schedule.rounds - 1, **sizes}
     config = configure("basin_cma", prompt, seed, budget, own, models, schedule=schedule, sigma=sigma)
-    mine = config.budget
-    score, rng = AugCLIP(models.clip, config.prompts, mine.copies), torch.Generator().manual_seed(seed)
+    score = AugCLIP(models.clip, config.prompts, config.budget.copies)
+    rng, options = torch.Generator().manual_seed(seed), {"sigma": sigma, "lr": config.budget.lr}
     fixed = fixed_score(models, config)
-    run = BasinCMARun(models.generator, score, rng, schedule, sigma=sigma, lr=mine.lr, fixed_score=fixed)
+    run = BasinCMARun(models.generator, score, rng, schedule, fixed_score=fixed, **options)
     run.models, run.config = models, config
     return run
 
@@ -115,6 +108,7 @@ class BasinCMARun(Run[Step]):
     """
 
     method = "basin_cma"
+    kept = (*Run.kept, "mega_step", "inner", "winner", "history")
     parts = (Schedule,)
 
     def __init__(
@@ -139,10 +133,8 @@ class BasinCMARun(Run[Step]):
     @classmethod
     def from_config(cls, config: RunConfig, models: Models) -> BasinCMARun:
         """Return a run that has not begun, of what another was asked for."""
-        (prompt,), (seed,) = config.prompts, config.seeds
-        return basin_cma(
-            prompt, models, seed=seed, budget=config.budget, lr=config.budget.lr, **config.options
-        )
+        (prompt,), (seed,), sizes = config.prompts, config.seeds, config.budget
+        return basin_cma(prompt, models, seed=seed, budget=sizes, lr=sizes.lr, **config.options)
 
     def words(self) -> list[list[str]]:
         """Return the prompt."""
@@ -167,9 +159,7 @@ class BasinCMARun(Run[Step]):
         if losses is not None:
             self.strategy.tell(self._begun, losses)
         self.history.append({"losses": losses, "rng": self.rngs[0].get_state()})
-        mean = self.law.mean
-        asked = torch.as_tensor(np.stack(self.strategy.ask()), dtype=mean.dtype, device=mean.device)
-        start = _Whitened(self.law, asked)
+        start = _Whitened(self.law, torch.as_tensor(np.stack(self.strategy.ask())).to(self.law.mean))
         start.project_(self.generator)
         # Told of the points beyond the clamp, CMA would walk off where all pictures are the same.
         self._begun = list(start.x.double().cpu().numpy())
@@ -180,8 +170,8 @@ class BasinCMARun(Run[Step]):
     @property
     def last_inner(self) -> int:
         """The last step of this population's climb."""
-        final = self.mega_step >= self.schedule.mega_steps
-        return self.schedule.final_steps if final else self.schedule.inner_steps
+        plan = self.schedule
+        return plan.final_steps if self.mega_step >= plan.mega_steps else plan.inner_steps
 
     @property
     def checks(self) -> bool:
@@ -202,25 +192,21 @@ class BasinCMARun(Run[Step]):
         self._start_at(self._ask(losses))
         return False
 
-    def report(self, **common: Any) -> Step:  # noqa: ANN401
-        """Return the Step of the one member that has reached the most, and of the best of all so far."""
+    def own(self) -> dict[str, Any]:
+        """Return what is of the one member that has reached the most, and the best of all so far."""
         i = int(self.best_score.argmax())
-        row = slice(i, i + 1)
+        row, latent = slice(i, i + 1), self.start.combine().map(Tensor.detach)
         if self.winner is None or bool(self.best_score[i] > self.winner[1]):
             self.winner = self.best["image"][row], self.best_score[row]
         counted = {"mega_step": self.mega_step, "evaluations": (self.index + 1) * self.schedule.population}
-        own = {name: common[name][row] for name in ("image", "score", "latent")}
-        knobs = {**common["knobs"], **counted, "sigma": float(self.strategy.sigma)}
-        best = {"best_image": self.winner[0], "best_score": self.winner[1]}
-        return Step(**{**common, **own, **best, "knobs": knobs})
-
-    def state_dict(self) -> State:
-        """Return copies of all that the run's future depends on; CMA-ES is told its history again."""
-        own = {name: getattr(self, name) for name in ("mega_step", "inner", "winner")}
-        return {**super().state_dict(), **own, "history": list(self.history)}
+        return {
+            **{"image": self.image[row], "score": self.value[row], "latent": latent[row]},
+            **{"best_image": self.winner[0], "best_score": self.winner[1]},
+            "knobs": {**self.knobs, **counted, "sigma": float(self.strategy.sigma)},
+        }
 
     def load_state_dict(self, state: State) -> None:
-        """Go to a saved state; see :meth:`Run.load_state_dict`."""
+        """Go to a saved state, for which CMA-ES is told its history again."""
         if state.get("method") == self.method:
             self.rngs[0].set_state(self._seeded)
             self._start = self.begin()
@@ -228,7 +214,6 @@ class BasinCMARun(Run[Step]):
                 self.rngs[0].set_state(row["rng"].cpu())
                 self._start = self._ask(row["losses"])
         super().load_state_dict(state)
-        self.mega_step, self.inner, self.winner = (state[name] for name in ("mega_step", "inner", "winner"))
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from fusedream_nb.models.generators import Latent
 from fusedream_nb.models.pictures import PictureFile
 
 from .budgets import Budget
-from .config import plain
+from .config import RunConfig, Seeds, Sizes, configure, plain
 from .fusedream import Start, as_start, given
 from .latents import Parameterisation, Plain, top_k
-from .run import Run, RunConfig, Step, configure
+from .run import Run, Step
 from .scores import EPSILON, Loss, PatchScore, Prompt, listed
 from .views import Cutouts, Places
 
@@ -31,8 +31,8 @@ def transport(
     prompts: Prompt | Sequence[Prompt],
     models: Models,
     *,
-    seed: int | Sequence[int] = 0,
-    budget: str | Budget | None = None,
+    seed: Seeds = 0,
+    budget: Sizes = None,
     loss: Loss = "transport",
     epsilon: float = EPSILON,
     cutouts: Cutouts = Cutouts(),  # noqa: B008  frozen
@@ -84,21 +84,18 @@ class TransportStep(Step):
     def losses(self) -> dict[str, Tensor]:
         """Return what moving each prompt's mass costs: its patches' mean cost, weighted by the plan."""
         each = (self.plan * self.costs).sum(1) / self.plan.sum(1)  # [n, m]
-        prompts = self.knobs.get("prompt", [])
-        names = (
-            prompts if len(prompts) == each.shape[1] else [f"prompt {i + 1}" for i in range(each.shape[1])]
-        )
+        prompts, m = self.knobs.get("prompt", []), each.shape[1]
+        names = prompts if len(prompts) == m else [f"prompt {i + 1}" for i in range(m)]
         return dict(zip(names, each.unbind(1), strict=True))
 
 
 class TransportRun(Run[TransportStep]):
     """A run of :func:`transport`: the same climb, of another score."""
 
-    method, model = "transport", "stickers/vqgan"
+    method, steps, model = "transport", TransportStep, "stickers/vqgan"
     parts = (Cutouts, PictureFile)
-    defaults = {  # noqa: RUF012
-        "loss": "transport", "epsilon": EPSILON, "cutouts": Cutouts(), "weights": None, "start": None
-    }  # fmt: skip
+    defaults = {"loss": "transport", "epsilon": EPSILON, "cutouts": Cutouts()}  # noqa: RUF012
+    defaults |= {"weights": None, "start": None}
 
     def __init__(self, models: Models, config: RunConfig) -> None:
         self.models, self.config = models, config
@@ -110,8 +107,8 @@ class TransportRun(Run[TransportStep]):
         named = {name: value for name, value in options.items() if name != "start"}
         self.patches = PatchScore(models.clip, texts, **named)
         self.fixed = self.patches.fix(torch.Generator().manual_seed(FIXED_SEED))
-        begin = None if start is None else given(start, len(config.seeds), models.generator)
-        own: dict[str, Any] = {"start": begin, "fixed_score": self.fixed, "noise": 0.0}
+        own: dict[str, Any] = {"fixed_score": self.fixed, "noise": 0.0}
+        own["start"] = None if start is None else given(start, len(config.seeds), models.generator)
         super().__init__(models.generator, self.patches, **config.loop(), **own, **knobs)
         self.setters |= {"patches": self.patches.set_patches, "epsilon": self.set_epsilon}
         self.setters |= {name: partial(self.set_prompts, name) for name in ("prompt", "weights")}
@@ -143,13 +140,9 @@ class TransportRun(Run[TransportStep]):
         samples = [self.generator.sample(1, rng) if M == 1 else draw(rng=rng)[0] for rng in self.rngs]
         return Plain(Latent.cat(samples))
 
-    def report(self, **common: Any) -> TransportStep:  # noqa: ANN401
-        """Return the TransportStep."""
-        match = self.patches.seen
-        assert match is not None
-        return TransportStep(
-            **common, costs=match.costs, plan=match.plan, tangents=match.tangents, places=match.places
-        )
+    def own(self) -> dict[str, Any]:
+        """Return a TransportStep's own fields."""
+        return {name: getattr(self.patches.seen, name) for name in ("costs", "plan", "tangents", "places")}
 
     def words(self) -> list[list[str]]:
         """Return all prompts for each picture."""

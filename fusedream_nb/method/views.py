@@ -20,12 +20,16 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 ALL = ("colour", "translation", "resize", "cutout")
-BRIGHTNESS = 0.5  # added: U(-0.5, 0.5), in the picture's own range [-1, 1]
-SATURATION = (0.0, 2.0)  # factor about the pixel's grey
-CONTRAST = (0.5, 1.5)  # factor about the picture's mean
 TRANSLATION = 0.125  # of the side, in each direction
-RESIZE = (0.8, 1.2)
 CUTOUT = 0.5  # of the side
+LAW = {  # of each number: its augmentation, the value that changes nothing, and the ends of U(low, high)
+    "brightness": ("colour", 0.0, -0.5, 0.5),  # added, in the picture's own range [-1, 1]
+    "saturation": ("colour", 1.0, 0.0, 2.0),  # factor about the pixel's grey
+    "contrast": ("colour", 1.0, 0.5, 1.5),  # factor about the picture's mean
+    "shift_x": ("translation", 0.0, -TRANSLATION, TRANSLATION),
+    "shift_y": ("translation", 0.0, -TRANSLATION, TRANSLATION),
+    "ratio": ("resize", 1.0, 0.8, 1.2),
+}
 MIN_SIZE = 224 / 480  # of the shorter side: VQGAN+CLIP's cutouts of at least 224 of 480 pixels
 
 Rng = torch.Generator | Sequence[torch.Generator]
@@ -42,10 +46,6 @@ class Numbers:
     def map(self, act: Callable[[Tensor], Tensor]) -> Self:
         """Apply a function to each tensor."""
         return type(self)(*map(act, vars(self).values()))
-
-    def to(self, device: torch.device) -> Self:
-        """Move the numbers to a device."""
-        return self.map(lambda t: t.to(device))
 
     def expand(self, n: int) -> Self:
         """Use the views of one picture for each of n pictures."""
@@ -86,34 +86,19 @@ class Copies(Numbers):
 
 
 def sample(n: int, copies: int, rng: Rng, policy: Collection[str] = ALL) -> Copies:
-    """Sample augmented copies of n pictures.
+    """Sample augmented copies of n pictures, by one generator of randomness or one a picture.
 
-    Args:
-        n: number of pictures.
-        copies: number of copies of each.
-        rng: one generator of randomness, or one a picture.
-        policy: which of :data:`ALL` are on, or the strength of each in [0, 1].
-
+    ``policy`` says which of :data:`ALL` are on, or the strength of each in [0, 1].
     Raises ValueError for fewer than one copy, an unknown name and a strength out of range.
     """
     check_augmentations(copies, policy)
-    u, strength = _uniform(n, copies, 9, rng), strengths(policy)
-
-    def between(value: Tensor, low: float, high: float, name: str, neutral: float) -> Tensor:
-        nothing = torch.full_like(value, neutral)
-        return nothing.lerp(low + (high - low) * value, strength.get(name, 0.0))
-
-    return Copies(
-        brightness=between(u[0], -BRIGHTNESS, BRIGHTNESS, "colour", 0.0),
-        saturation=between(u[1], *SATURATION, "colour", 1.0),
-        contrast=between(u[2], *CONTRAST, "colour", 1.0),
-        shift_x=between(u[3], -TRANSLATION, TRANSLATION, "translation", 0.0),
-        shift_y=between(u[4], -TRANSLATION, TRANSLATION, "translation", 0.0),
-        ratio=between(u[5], *RESIZE, "resize", 1.0),
-        cut_x=u[6],
-        cut_y=u[7],
-        cut=torch.full_like(u[8], CUTOUT * strength.get("cutout", 0.0)),
-    )
+    *u, cut_x, cut_y, cut = _uniform(n, copies, 9, rng)
+    strength = {**dict.fromkeys(ALL, 0.0), **strengths(policy)}
+    own = {
+        name: torch.full_like(value, neutral).lerp(low + (high - low) * value, strength[augmentation])
+        for value, (name, (augmentation, neutral, low, high)) in zip(u, LAW.items(), strict=True)
+    }
+    return Copies(**own, cut_x=cut_x, cut_y=cut_y, cut=torch.full_like(cut, CUTOUT * strength["cutout"]))
 
 
 def strengths(policy: Collection[str]) -> dict[str, float]:
@@ -145,13 +130,12 @@ def augment(image: Tensor, numbers: Copies, size: int | None = None) -> Tensor:
     if shrinks >= 2:  # one bilinear reading a pixel would miss what lies between
         image = F.avg_pool2d(image, shrinks)
         h, w = image.shape[-2:]
-    numbers = numbers.to(image.device)
-    flat = numbers.map(lambda t: t.reshape(-1))
+    flat = numbers.map(lambda t: t.to(image.device).reshape(-1))
     centre = (torch.arange(size, device=image.device) * 2 + 1) / size - 1
     grey = image.mean((1, 2, 3)).repeat_interleave(numbers.count)
     x, frame_x, inside_x = _source(centre, flat.shift_x, flat.ratio, w)
     y, frame_y, inside_y = _source(centre, flat.shift_y, flat.ratio, h)
-    grid = torch.stack([x[:, None].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], -1)
+    grid = torch.stack(torch.broadcast_tensors(x[:, None], y[:, :, None]), -1)
     copies = image.repeat_interleave(numbers.count, 0)
     moved = F.grid_sample(copies, grid, mode="bilinear", align_corners=False)
     moved = moved * (frame_y[:, :, None] * frame_x[:, None, :])[:, None]
@@ -251,16 +235,12 @@ def cut(image: Tensor, places: Places, size: int) -> Tensor:
     The cutouts of one picture stand together. One larger than 2 * size pixels is read without antialiasing.
     """
     h, w = image.shape[-2:]
-    left, top, side = places.to(image.device).boxes(h, w)[..., None].unbind(2)  # each [n, count, 1]
+    left, top, side = places.boxes(h, w).to(image.device)[..., None].unbind(2)  # each [n, count, 1]
     step = (torch.arange(size, device=image.device) + 0.5) / size - 0.5
     x, y = left + side / 2 + step * side, top + side / 2 + step * side  # [n, count, size]
-    x, y = (
-        (2 * x / w - 1)[:, :, None].expand(-1, -1, size, -1),
-        (2 * y / h - 1)[..., None].expand(-1, -1, -1, size),
-    )
-    read = F.grid_sample(
-        image, torch.stack([x, y], -1).flatten(1, 2), padding_mode="reflection", align_corners=False
-    )
+    x, y = (2 * x / w - 1)[:, :, None], (2 * y / h - 1)[..., None]
+    grid = torch.stack(torch.broadcast_tensors(x, y), -1).flatten(1, 2)
+    read = F.grid_sample(image, grid, padding_mode="reflection", align_corners=False)
     return read.unflatten(2, (-1, size)).transpose(1, 2).reshape(-1, image.shape[1], size, size)
 
 

@@ -24,7 +24,8 @@ from fusedream_nb.records import png
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fusedream_nb.method.run import Run, RunConfig
+    from fusedream_nb.method.config import RunConfig
+    from fusedream_nb.method.run import Run
     from fusedream_nb.models import Models
 
 FORMAT = 4  # goes up whenever the fields change
@@ -92,7 +93,7 @@ def describe(run: Run[Any]) -> list[tuple[Tensor, Record]]:
     A composition has one, that of its best placement, blended; the others have one a seed.
     Raises ValueError before the first step, and for arguments or prompts that no text can hold.
     """
-    from fusedream_nb.method.run import packed
+    from fusedream_nb.method.config import packed
 
     step, config = run.step, run.config
     if step is None:
@@ -120,7 +121,7 @@ def describe(run: Run[Any]) -> list[tuple[Tensor, Record]]:
 
 def _asked(config: RunConfig) -> dict[str, Any]:
     """Return a run's options and prompts as JSON holds them."""
-    from fusedream_nb.method.run import packed
+    from fusedream_nb.method.config import packed
 
     try:
         return {"options": packed(config.options), "batch_prompts": packed(config.prompts)}

@@ -114,7 +114,7 @@ def run_of(
     """Return a run, before its first step, from what JSON holds of it; raises anything for what is none."""
     from fusedream_nb.method import run_class, run_from
     from fusedream_nb.method.budgets import Budget
-    from fusedream_nb.method.run import RunConfig, unpacked
+    from fusedream_nb.method.config import RunConfig, unpacked
 
     kind = run_class(method)
     texts, own = list(unpacked(prompts, kind.parts)), unpacked(options, kind.parts)

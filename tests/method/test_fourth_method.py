@@ -13,7 +13,8 @@ import torch
 
 import fusedream_nb as fd
 from fusedream_nb.method.budgets import Budget
-from fusedream_nb.method.run import Run, RunConfig, Step, configure
+from fusedream_nb.method.config import RunConfig, configure
+from fusedream_nb.method.run import Run, Step
 from fusedream_nb.method.scores import AugCLIP, Score
 from fusedream_nb.models import Models
 from fusedream_nb.records import jobs, png

@@ -15,7 +15,8 @@ import torch
 import fusedream_nb as fd
 from fusedream_nb.cli import main
 from fusedream_nb.method.budgets import Budget
-from fusedream_nb.method.run import Run, packed
+from fusedream_nb.method.config import packed
+from fusedream_nb.method.run import Run
 from fusedream_nb.records import checkpoint, jobs, png
 from fusedream_nb.records.checkpoint import checkpointed, load_state, save_state
 from fusedream_nb.records.record import read_record
