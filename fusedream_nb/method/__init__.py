@@ -11,21 +11,14 @@ if TYPE_CHECKING:
 
 
 def run_class(method: str) -> type[Run[Any]]:
-    """Return the class of a method's runs, yours too if it is imported; ValueError listing the known ones.
-
-    Records that name none are the oldest, when there was but FuseDream.
-    """
+    """Return the class of a method's runs ("": FuseDream, as in the oldest records); ValueError for others."""
     from . import baselines, compose, fusedream, search, transport  # noqa: F401  their classes are now known
     from .run import Run
 
-    method = method or fusedream.FusedreamRun.method
-
-    found: list[type[Run[Any]]] = [Run]
-    names: dict[str, type[Run[Any]]] = {}
-    while found:
-        kind = found.pop()
+    method, found = method or fusedream.FusedreamRun.method, Run.__subclasses__()
+    for kind in found:
         found += kind.__subclasses__()
-        names |= {kind.method: kind} if "method" in vars(kind) and kind is not Run else {}
+    names = {kind.method: kind for kind in found if "method" in vars(kind)}
     if method not in names:
         raise ValueError(f"No method is called {method!r}; known are {', '.join(sorted(names))}.")
     return names[method]

@@ -91,10 +91,7 @@ RULES: dict[str, type[BilevelRule | LinearRule | ScoreRule]] = {
 
 
 def rule(name: str = "bilevel", *, beta: float = 1.0, lam: float = 0.5) -> Rule:
-    """Return a rule by name with its number in place: β of Eqs. 6 and 8, or λ of Eq. 7.
-
-    Raises ValueError for an unknown name and a number out of range.
-    """
+    """Return a rule by name, with β of Eqs. 6 and 8, or λ of Eq. 7; ValueError for no such name or number."""
     if name not in RULES:
         raise ValueError(f"No rule is called {name!r}; known are {', '.join(RULES)}.")
     numbers = {"beta": beta, "lam": lam}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from fusedream_nb.models import resolve_device
@@ -78,10 +78,8 @@ BUDGETS = {
 # A row is one size at smoke, quick, gallery, colab, paper; None leaves it as the budget has it.
 FIGURES: dict[str, dict[str, tuple[Any, ...]]] = {
     "start": {"M": (None, 10_000, None, None, None)},  # notebook 00: seed 0 has a bank that ships
-    "fd-02": {  # 01: pictures attacked, steps of PGD
-        "pictures": (4, 20, 50, 50, 50),
-        "attack_steps": (2, 10, 10, 10, 10),
-    },
+    # 01: pictures attacked, steps of PGD
+    "fd-02": {"pictures": (4, 20, 50, 50, 50), "attack_steps": (2, 10, 10, 10, 10)},
     "fd-03": {  # 02: dogs that climb, random pictures among which they are found, batch of climbs
         "steps": (4, 50, 150, 150, 500),
         "runs": (3, 20, 20, 20, 20),
@@ -200,14 +198,14 @@ def budget(name: str | None = None, models: Models | None = None, *, figure: str
     """Return a budget by name, or a :class:`FigureBudget` with what a figure repeats.
 
     Args:
-        name: one of BUDGETS; None reads FUSEDREAM_BUDGET, else takes "colab" for models with real
-            weights on CUDA, "quick" otherwise.
+        name: one of BUDGETS; None reads FUSEDREAM_BUDGET, else takes :func:`default`'s.
         models: what will be run; it decides the default.
         figure: the main figure of a notebook, a key of FIGURES.
 
     Raises ValueError listing the known names.
     """
-    name = name or os.environ.get("FUSEDREAM_BUDGET") or _default(models)
+    chosen = "quick" if models is None else _suits(not models.world, lambda: models.device.type)
+    name = name or os.environ.get("FUSEDREAM_BUDGET") or chosen
     if name not in BUDGETS:
         raise ValueError(f"No budget is called {name!r}; known are {', '.join(BUDGETS)}.")
     base = BUDGETS[name]
@@ -215,11 +213,10 @@ def budget(name: str | None = None, models: Models | None = None, *, figure: str
         return base
     if figure not in FIGURES:
         raise ValueError(f"No sizes are kept for {figure!r}; known are {', '.join(FIGURES)}.")
-    column = list(BUDGETS).index(name)
+    column, sizes = list(BUDGETS).index(name), asdict(base)
     row = {key: values[column] for key, values in FIGURES[figure].items() if values[column] is not None}
-    own = {field.name for field in fields(Budget)}
-    sizes = asdict(base) | {key: value for key, value in row.items() if key in own}
-    return FigureBudget({key: value for key, value in row.items() if key not in own}, **sizes)
+    repeats = {key: row.pop(key) for key in list(row) if key not in sizes}
+    return FigureBudget(repeats, **{**sizes, **row})
 
 
 def default(model: str | None = None, device: str | None = None) -> str:
@@ -234,7 +231,3 @@ def default(model: str | None = None, device: str | None = None) -> str:
 
 def _suits(real: bool, device: Callable[[], str]) -> str:
     return "colab" if real and device() == "cuda" else "quick"
-
-
-def _default(models: Models | None) -> str:
-    return "quick" if models is None else _suits(not models.world, lambda: models.device.type)

@@ -102,8 +102,7 @@ class AugCLIPRun(Run[S]):
         runs = list(zip(texts, self.config.seeds, strict=True))
         for text, seed in dict.fromkeys((text if y == "nearest" else None, seed) for text, seed in runs):
             law: Sampler | None = normal_y(models.generator) if y == "normal" else None
-            if text is not None:
-                law = near(text, models.generator, models.clip)
+            law = near(text, models.generator, models.clip) if text else law
             rows = [i for i, run in enumerate(runs) if run[1] == seed and text in (None, run[0])]
             rank = AugCLIP(models.clip, [texts[i] for i in rows], sizes.start_copies, fixed=same)
             rank.text = rank.text if like is None else like.expand(len(rows), -1)
@@ -122,11 +121,11 @@ class FusedreamRun(AugCLIPRun[Step]):
     defaults = {"policy": views.ALL, "weights": "scalar", "y": "classes", "start": None}  # noqa: RUF012
 
     def __init__(self, models: Models, config: RunConfig) -> None:
-        if config.options["y"] not in get_args(StartY):
+        start, y = config.options["start"], config.options["y"]
+        if y not in get_args(StartY):
             known = ", ".join(get_args(StartY))
-            raise ValueError(f"No start of the classes is called {config.options['y']!r}; known are {known}.")
+            raise ValueError(f"No start of the classes is called {y!r}; known are {known}.")
         super().__init__(models, config, noise=0.0)
-        start = config.options["start"]
         if start is not None and not (is_picture(start) and not hasattr(models.generator, "encode")):
             self._start = given(start, len(config.seeds), models.generator)
 

@@ -40,10 +40,7 @@ class Parameterisation(Protocol):
 
 
 def normal_y(generator: Generator) -> Sampler:
-    """Return a law that draws z as the generator does and y from N(0, I) (FuseDream, Fig. 12).
-
-    Raises ValueError where the generator's latents have no y.
-    """
+    """Return a law of the generator's z, and y from N(0, I) (FuseDream, Fig. 12); ValueError for no y."""
 
     def sample(n: int, rng: torch.Generator) -> Latent:
         latent = generator.sample(n, rng)
@@ -117,10 +114,7 @@ def interpolate(first: Latent, second: Latent, alpha: Sequence[float] | Tensor) 
 
 
 class Plain:
-    """The latents [n, …] themselves, without over-parameterisation (FuseDream, Eq. 2).
-
-    Climbing from a latent that is given is Case Study 2 of the paper (§2.1, dog → cat).
-    """
+    """The latents [n, …] themselves (FuseDream, Eq. 2), as in Case Study 2 of the paper (§2.1, dog → cat)."""
 
     def __init__(self, latent: Latent) -> None:
         self.latent = latent.map(lambda t: t.detach().clone())

@@ -62,10 +62,7 @@ class Placement:
         return cls(alpha, HORIZONTAL[x], VERTICAL[y])
 
     def box(self, height: int, width: int) -> Box:
-        """Return the box in whole pixels on a background of height × width.
-
-        Sides and corner are rounded to the nearest pixel, halves up, a side to 1 at least.
-        """
+        """Return the box in whole pixels, rounded halves up, of a height × width; a side is at least 1."""
         wide = max(1, _round(self.alpha * width))
         high = max(1, _round((self.height or self.alpha) * height))
         return Box(_round(self.y * (height - high)), _round(self.x * (width - wide)), high, wide)
@@ -205,23 +202,15 @@ def poisson(foreground: Tensor, background: Tensor, placement: Placement) -> Ten
     free[-1] &= box.top + box.height == height
     free[:, 0] &= box.left == 0
     free[:, -1] &= box.left + box.width == width
-    small = shrink(foreground, box)
+    small, blended = shrink(foreground, box), background.clone()
     if free.all():  # no rim at all: any constant fits, and the foreground's own is at hand
         return small
-    blended = background.clone()
-    if free.any():
-        inside = box.cut(blended)
-        solved = _solve(small, inside, free)
+    if free.any():  # f = g + u, u harmonic, f the background on the rim
+        laplacian = LaplacianNd(free.shape, boundary_conditions="neumann", dtype=float).tosparse().tocsr()
+        inside, unknown, own = box.cut(blended), free.ravel(), small.cpu().double()
+        offset = (inside.cpu().double() - own).flatten(2).flatten(0, 1).numpy().T  # u [pixels, n * 3]
+        rows = laplacian[unknown]
+        offset[unknown] = splu(rows[:, unknown].tocsc()).solve(-(rows[:, ~unknown] @ offset[~unknown]))
+        solved = (own + torch.from_numpy(np.ascontiguousarray(offset.T)).view(own.shape)).to(inside)
         inside.copy_(torch.where(torch.from_numpy(free).to(inside.device), solved, inside))
     return blended
-
-
-def _solve(foreground: Tensor, background: Tensor, free: np.ndarray) -> Tensor:
-    """Return the box's pixels [n, 3, h, w]: f = g + u, u harmonic, f the background on the rim."""
-    laplacian = LaplacianNd(free.shape, boundary_conditions="neumann", dtype=float).tosparse().tocsr()
-    unknown, own = free.ravel(), foreground.cpu().double()
-    offset = (background.cpu().double() - own).flatten(2).flatten(0, 1).numpy().T  # [pixels, n * 3]
-    rows = laplacian[unknown]
-    offset[unknown] = splu(rows[:, unknown].tocsc()).solve(-(rows[:, ~unknown] @ offset[~unknown]))
-    harmonic = torch.from_numpy(np.ascontiguousarray(offset.T)).view(own.shape)
-    return (own + harmonic).to(background)

@@ -142,9 +142,8 @@ class Run(Iterator[S]):
         self.set_lr(lr)
         self.knobs: dict[str, Any] = {"lr": lr, "steps": steps, **knobs}
         self.wanted = dict(self.knobs)
-        self.setters: dict[str, Callable[[Any], None]] = {
-            name: getattr(self, f"set_{name}") for name in ("lr", "steps", "noise", "prompt")
-        }
+        base = ("lr", "steps", "noise", "prompt")
+        self.setters: dict[str, Callable[[Any], None]] = {name: getattr(self, f"set_{name}") for name in base}
         self.worded: list[Any] = []  # the scores whose ``text`` the prompts are
         self.log: list[dict[str, Any]] = []
         self.step: S | None = None
@@ -381,10 +380,7 @@ class Run(Iterator[S]):
     # Its state.
 
     def state_dict(self) -> State:
-        """Return copies of all that the run's future depends on, as it is after its last step.
-
-        Raises ValueError before the first step.
-        """
+        """Return copies of all that the run's future depends on; ValueError before the first step."""
         if self.step is None:
             raise ValueError("A run that has not begun has no state; take a step first.")
         return {name: copy(getattr(self, name)) for name in self.kept} | {

@@ -53,10 +53,7 @@ class WeightedSum(Score):
 
 
 class CLIPScore(Score):
-    """The cosine of text and image in CLIP's space (FuseDream, Eq. 1), in [-1, 1].
-
-    One text for all images, or one text an image.
-    """
+    """The cosine of image and text, one for all or one each (FuseDream, Eq. 1), in [-1, 1]."""
 
     def __init__(self, clip: Clip, text: str | Sequence[str]) -> None:
         self.clip, self.text = clip, clip.encode_text(text)

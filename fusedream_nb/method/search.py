@@ -102,10 +102,7 @@ def basin_cma(
 
 
 class BasinCMARun(Run[Step]):
-    """BasinCMA on any score over any generator.
-
-    ``fixed_score`` (default: the score itself) decides which is the best, and is what CMA-ES is told.
-    """
+    """BasinCMA on any score over any generator; CMA-ES is told the ``fixed_score`` (default: the score)."""
 
     method = "basin_cma"
     kept = (*Run.kept, "mega_step", "inner", "winner", "history")

@@ -71,10 +71,7 @@ def transport(
 
 @dataclass(frozen=True)
 class TransportStep(Step):
-    """A Step that carries its picture's ``costs``, ``plan``, ``tangents`` [n, patches, m] and ``places``.
-
-    They are as in a Match; ``score`` is minus the loss.
-    """
+    """A Step with the last four fields of its :class:`.scores.Match`; ``score`` is minus the loss."""
 
     costs: Tensor
     plan: Tensor

@@ -372,3 +372,11 @@ def test_noise_has_its_deviation_and_each_run_its_own() -> None:
     assert torch.equal(z[1], 0.3 * torch.randn(4000, generator=torch.Generator().manual_seed(2)))
     assert z.std().item() == pytest.approx(0.3, rel=0.05)
     assert not torch.equal(z[0], z[1])
+
+
+def test_noise_takes_one_generator_for_several_pictures(models: Models, rng: torch.Generator) -> None:
+    start, score = fd.Plain(models.generator.sample(2, rng)), fd.AugCLIP(models.clip, "a dog", 2)
+    run = fd.climb(models.generator, score, start, rng, steps=2)
+    next(run)
+    run.set(noise=0.1)
+    assert [step.score.shape for step in run] == [(2,), (2,)]
