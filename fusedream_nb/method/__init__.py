@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def run_class(method: str) -> type[Run[Any]]:
-    """Return the class of a method's runs ("": FuseDream, as in the oldest records); ValueError for others."""
+    """Return the class of a method's runs, of "" FuseDream's (the oldest records); ValueError for others."""
     from . import baselines, compose, fusedream, search, transport  # noqa: F401  their classes are now known
     from .run import Run
 
