@@ -8,13 +8,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import redirect_stdout
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
 import fusedream_nb as fd
 from fusedream_nb.cli.terminal import Bar, Device, Json, Model, Size, Stopped, say, table
@@ -22,7 +22,6 @@ from fusedream_nb.records import png
 
 if TYPE_CHECKING:
     from fusedream_nb.evaluation.metrics import Estimate
-    from fusedream_nb.evaluation.runs import Plan
     from fusedream_nb.evaluation.table import MethodResult, Table
 
 ENCODERS = {"judge": "judge", "clip": "climbed", "damsm": "DAMSM"}  # as the table calls them
@@ -36,31 +35,25 @@ EXAMPLES = (
 
 
 def evaluate(
-    out: Annotated[str, typer.Option(help="Folder of the run: a path, or an fsspec address.")],
+    out: Annotated[str, Option(help="Folder of the run: a path, or an fsspec address.")],
     captions: Annotated[
         Path | None,
-        typer.Option(
-            help="COCO's JSON, JSON lines, a CSV or text lines.", show_default="the stickers' test set"
-        ),
+        Option(help="COCO's JSON, JSON lines, a CSV or text lines.", show_default="the stickers' test set"),
     ] = None,
-    methods: Annotated[
-        str | None, typer.Option(help="Names with commas between them.", show_default="all")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=2, help="Only the first so many captions.")] = None,
+    methods: Annotated[str | None, Option(help="Names with commas between them.", show_default="all")] = None,
+    limit: Annotated[int | None, Option(min=2, help="Only the first so many captions.")] = None,
     model: Model = None,
     budget: Size = None,
     device: Device = None,
     reference: Annotated[
-        Path | None, typer.Option(help="Folder of real pictures, for FID and KID.", show_default="stickers")
+        Path | None, Option(help="Folder of real pictures, for FID and KID.", show_default="stickers")
     ] = None,
-    inception: Annotated[
-        Path | None, typer.Option(help="File of torch-fidelity's Inception weights.")
-    ] = None,
+    inception: Annotated[Path | None, Option(help="File of torch-fidelity's Inception weights.")] = None,
     damsm: Annotated[
-        Path | None, typer.Option(help="Folder of DAMSM's encoders, for the paper's R-precision.")
+        Path | None, Option(help="Folder of DAMSM's encoders, for the paper's R-precision.")
     ] = None,
-    ray: Annotated[str | None, typer.Option(help="A cluster's address, or local to start one here.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="With --ray: how many.")] = None,
+    ray: Annotated[str | None, Option(help="A cluster's address, or local to start one here.")] = None,
+    workers: Annotated[int | None, Option(min=1, help="With --ray: how many.")] = None,
     as_json: Json = False,
 ) -> None:
     """Draw each caption by each method, at equal work, and measure what comes: the paper's Table 1.
@@ -73,27 +66,38 @@ def evaluate(
     for module, extra in needs.items():
         if find_spec(module) is None:
             raise ValueError(f'{module} is missing; python -m pip install "fusedream_nb[{extra}]" brings it.')
-    plan = _plan(captions, methods, limit, model, budget, device, bool(ray))
+    import torch
+
+    from fusedream_nb.evaluation.captions import captions as read
+    from fusedream_nb.evaluation.methods import chosen
     from fusedream_nb.evaluation.metrics import FEW
     from fusedream_nb.evaluation.networks import Damsm, network_of, reference_of
-    from fusedream_nb.evaluation.runs import Folder, here, on_ray, run
+    from fusedream_nb.evaluation.runs import Folder, Plan, here, on_ray, run
     from fusedream_nb.evaluation.table import summarise
-    from fusedream_nb.models import load
 
     # Everything that was given is opened before the first picture.
+    model = model or os.environ.get("FUSEDREAM_MODEL") or "stickers"
+    if captions is None and model.partition("/")[0] != "stickers":
+        raise ValueError("The test set is of stickers; give --captions for another model.")
+    texts = read(captions, limit)
+    if len(texts) < 2:
+        raise ValueError(f"{captions} holds a single caption; a table compares at least two.")
+    names = chosen([name.strip() for name in methods.split(",")] if methods else None, texts, model)
     folder = Folder(out)
     if "://" not in out:
         png.check_folder(Path(out))
-    models = load(plan.model, device=plan.device)
-    threads = folder.settings().get("threads", plan.threads)  # a run that goes on computes as it began
-    plan = replace(plan, threads=threads, sizes=fd.budget(budget, models, figure=FIGURE))
+    models = fd.load(model, device=device)
+    threads = 1 if ray or models.device.type != "cpu" else torch.get_num_threads()
+    threads = folder.settings().get("threads", threads)  # a run that goes on computes as it began
+    sizes = fd.budget(budget, models, figure=FIGURE)
+    plan = Plan(texts, names, sizes, model, str(models.device), threads)
     network = features = None
     if models.world or reference is not None:
         network = network_of(models, inception)
         features = reference_of(models, network, max(LEAST, len(plan.captions)), reference)
     elif inception is not None:
         raise ValueError("--inception measures pictures against those of --reference; give that folder too.")
-    encoders = None if damsm is None else Damsm.from_folder(damsm).to(models.device)
+    encoders = None if damsm is None else Damsm(damsm).to(models.device)
     if encoders is not None:
         encoders.numbers(plan.captions)
     made = partial(on_ray, address=ray, workers=workers) if ray else partial(here, models=models)
@@ -109,35 +113,6 @@ def evaluate(
         print(json.dumps({"settings": plan.settings(), **asdict(found)}, indent=1))
     else:
         table(rows(found))
-
-
-def _plan(
-    captions: Path | None,
-    methods: str | None,
-    limit: int | None,
-    model: str | None,
-    budget: str | None,
-    device: str | None,
-    on_ray: bool,
-) -> Plan:
-    """Return what is asked for; ValueError for what cannot be drawn."""
-    import torch
-
-    from fusedream_nb.evaluation.captions import captions as read
-    from fusedream_nb.evaluation.methods import chosen
-    from fusedream_nb.evaluation.runs import Plan
-    from fusedream_nb.models import resolve_device
-
-    model = model or os.environ.get("FUSEDREAM_MODEL") or "stickers"
-    if captions is None and model.partition("/")[0] != "stickers":
-        raise ValueError("The test set is of stickers; give --captions for another model.")
-    texts = read(captions, limit)
-    if len(texts) < 2:
-        raise ValueError(f"{captions} holds a single caption; a table compares at least two.")
-    names = chosen([name.strip() for name in methods.split(",")] if methods else None, texts, model)
-    where = resolve_device(device)
-    threads = 1 if on_ray or where.type != "cpu" else torch.get_num_threads()
-    return Plan(texts, names, fd.budget(budget, figure=FIGURE), model, str(where), threads)
 
 
 def _draw(states: Iterator[tuple[int, int]]) -> None:

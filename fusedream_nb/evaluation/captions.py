@@ -7,14 +7,16 @@ import csv
 import json
 import random
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from fusedream_nb.models.stickers.scenes import Scenes
+import torch
+
+from fusedream_nb.models.stickers.captions import caption
+from fusedream_nb.models.stickers.scenes import Scenes, sample_scenes
 
 TEST_SIZE = 3000
 # All trainings sample from generators seeded 1000 k + a few fixed numbers, the report card from 900,000 on.
@@ -22,7 +24,7 @@ TEST_SEED = 20_140_888
 COLUMNS = ("caption", "text", "prompt", "title")  # what a column or key of captions may be called
 DELIMITERS = ",;\t|"
 SHUFFLE_SEED = 30_000  # of COCO's order
-BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 Row = tuple[str, Any]  # where in a file, and what stands there: a caption, or fields by name
 
 
@@ -34,11 +36,10 @@ def read(path: str | Path) -> list[str]:
     left out with a warning. Raises ValueError with the file and the line for what would take a guess.
     """
     path, missing = Path(path), []
-    readers = {".json": _json, ".jsonl": _lines_of_json, ".ndjson": _lines_of_json}
-    rows = (readers | {".csv": _table, ".tsv": _table}).get(path.suffix.lower(), _lines)
+    kinds = {".json": _json, ".jsonl": _jsonl, ".ndjson": _jsonl, ".csv": _table, ".tsv": _table}
     found: dict[str, None] = {}
     try:
-        for place, row in rows(_decoded(path.read_bytes())):
+        for place, row in kinds.get(path.suffix.lower(), _lines)(_decoded(path.read_bytes())):
             text = row[_key(place, list(row))] if isinstance(row, dict) else row
             if not isinstance(text, str | None) or any("\ud800" <= c <= "\udfff" for c in text or ""):
                 raise ValueError(f"{place}: a caption is a text, not {text!r}")
@@ -71,9 +72,8 @@ def _key(place: str, names: Sequence[str]) -> str:
 
 def _decoded(data: bytes) -> str:
     """Return a file's text, or raise ValueError with the line of the first byte that is no text."""
-    mark = next((mark for mark in BOMS if data.startswith(mark)), b"")
     try:
-        text = data[len(mark) :].decode(BOMS.get(mark, "utf-8"))
+        text = data.decode("utf-16" if data.startswith(UTF16) else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].decode(error.encoding, "replace").count("\n") + 1
         raise ValueError(f"line {line}: this is not {error.encoding}; save the file as UTF-8") from error
@@ -93,9 +93,10 @@ def _table(text: str) -> Iterator[Row]:
     """Yield the rows of a delimited table; all of them must have as many fields as its header."""
     header = next(StringIO(text, newline=None), "")
     heads = {mark: next(csv.reader([header], delimiter=mark)) for mark in DELIMITERS}
-    mark = max(DELIMITERS, key=lambda mark: (_has_captions(heads[mark]), len(heads[mark])))
+    known = {mark: any(name.strip().lower() in COLUMNS for name in heads[mark]) for mark in DELIMITERS}
+    mark = max(DELIMITERS, key=lambda mark: (known[mark], len(heads[mark])))
     names = heads[mark]
-    _key("line 1", names)
+    key = names.index(_key("line 1", names))
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     # Where there is one column there is no delimiter: a caption is whatever stands in quotes or in a line.
     rows = csv.reader(StringIO(text, newline=""), delimiter=mark if names[1:] else "\x1f", strict=True)
@@ -106,21 +107,16 @@ def _table(text: str) -> Iterator[Row]:
             if len(row) != len(names):
                 what = f"line {rows.line_num}: {len(row)} fields where the first line has {len(names)}"
                 raise ValueError(f"{what}; put quotes around captions with the delimiter in them")
-            yield f"line {rows.line_num}", dict(zip(names, row, strict=True))
+            yield f"line {rows.line_num}", row[key]
     except csv.Error as error:
         raise ValueError(f"line {rows.line_num}: its quotes do not close as a CSV's do ({error})") from error
 
 
-def _has_captions(names: Iterable[str]) -> bool:
-    return any(name.strip().lower() in COLUMNS for name in names)
+def _jsonl(text: str) -> Iterator[Row]:
+    return ((place, _parsed(line.strip(), int(place.split()[1]))) for place, line in _lines(text))
 
 
-def _lines_of_json(text: str) -> Iterator[Row]:
-    for place, line in _lines(text):
-        yield place, _parsed(line.strip(), int(place.split()[1]))
-
-
-def _json(text: str) -> list[Row]:
+def _json(text: str) -> Iterator[Row]:
     """Return the rows of COCO's file, shuffled, or of a plain list."""
     content = _parsed(text, 1)
     rows = content.get("annotations") if isinstance(content, dict) else content
@@ -129,17 +125,16 @@ def _json(text: str) -> list[Row]:
     found = [(f"row {i}", row) for i, row in enumerate(rows, 1)]
     if isinstance(content, dict):
         random.Random(SHUFFLE_SEED).shuffle(found)
-    return found
+    return iter(found)
 
 
 def _parsed(text: str, first: int) -> Any:  # noqa: ANN401
     """Return what JSON says, which begins at a line of a file."""
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"line {first + error.lineno - 1}: this is no JSON ({error.msg})") from error
-    except RecursionError as error:
-        raise ValueError(f"line {first}: this is no JSON of captions, but brackets in brackets") from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        line, why = getattr(error, "lineno", 1), getattr(error, "msg", "brackets in brackets")
+        raise ValueError(f"line {first + line - 1}: this is no JSON ({why})") from error
 
 
 def sticker_scenes(n: int = TEST_SIZE) -> tuple[list[str], Scenes]:
@@ -156,11 +151,6 @@ def sticker_scenes(n: int = TEST_SIZE) -> tuple[list[str], Scenes]:
 
 @cache
 def _test_set() -> tuple[tuple[str, ...], Scenes]:
-    import torch
-
-    from fusedream_nb.models.stickers.captions import caption
-    from fusedream_nb.models.stickers.scenes import sample_scenes
-
     scenes = sample_scenes(2 * TEST_SIZE, torch.Generator().manual_seed(TEST_SEED))
     words = random.Random(TEST_SEED)
     first: dict[str, int] = {}

@@ -18,18 +18,16 @@ import torch
 from torch import Tensor
 
 import fusedream_nb as fd
+from fusedream_nb.evaluation.captions import sticker_scenes
 from fusedream_nb.method import bank
 from fusedream_nb.method.budgets import Budget
 from fusedream_nb.method.run import Run
 from fusedream_nb.models import Models
+from fusedream_nb.models.stickers.world import render
 
 AT_ONCE = 4  # captions in a batch; another number rounds otherwise
-PLACES = (  # of a composition: a quarter of the steps all, the rest the best
-    fd.Placement.at(0.5, x="left"),
-    fd.Placement.at(0.5, x="right"),
-    fd.Placement.at(0.5, y="top"),
-    fd.Placement.at(0.5, y="bottom"),
-)
+SIDES = ((0, 0.5), (1, 0.5), (0.5, 0), (0.5, 1))  # left, right, top, bottom
+PLACES = [fd.Placement(0.5, x, y) for x, y in SIDES]  # a quarter of the steps all, the rest the best
 Method = Callable[[Sequence[str], int, Models, Budget], Tensor]  # of captions and a run's seed
 
 
@@ -49,8 +47,6 @@ def chosen(names: Sequence[str] | None, captions: Sequence[str], model: str) -> 
 
     Raises ValueError for a name that is not known, and for real pictures of captions that have none.
     """
-    from fusedream_nb.evaluation.captions import sticker_scenes
-
     all_real = model.partition("/")[0] == "stickers" and set(captions) <= set(sticker_scenes()[0])
     if names is None:
         return tuple(name for name in METHODS if all_real or METHODS[name] is not real)
@@ -58,7 +54,7 @@ def chosen(names: Sequence[str] | None, captions: Sequence[str], model: str) -> 
         raise ValueError(f"No method is called {unknown[0]!r}; known are {', '.join(METHODS)}.")
     if not all_real and any(METHODS[name] is real for name in names):
         raise ValueError(
-            "Only captions of the sticker test set have real pictures; leave out the method real."
+            "Only captions of the stickers' test set have real pictures; leave out the method real."
         )
     return tuple(dict.fromkeys(names))
 
@@ -115,9 +111,6 @@ def climb(
 
 def real(captions: Sequence[str], seed: int, models: Models, sizes: Budget) -> Tensor:
     """Render the scenes that captions of the sticker test set describe."""
-    from fusedream_nb.evaluation.captions import sticker_scenes
-    from fusedream_nb.models.stickers.world import render
-
     texts, scenes = sticker_scenes()
     index = {caption: i for i, caption in enumerate(texts)}
     picked = scenes[torch.tensor([index[caption] for caption in captions])]

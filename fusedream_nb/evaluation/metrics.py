@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    pass
 
 FEW = 2048  # pictures below which FID's bias drowns what it measures
 SPLITS = 10  # of the Inception Score
@@ -128,16 +124,14 @@ def of_pictures(
         return [kid(x, reference, subsets), fid(x, reference), inception_score(y)[0], *near]
 
     names = ("KID", "FID", "IS", "precision", "recall")
-    whole = all_of(features, logits, SUBSETS)
+    whole = np.array(all_of(features, logits, SUBSETS))
     parts = [torch.randperm(len(features), generator=rng)[: len(features) // 2] for _ in range(halves)]
     rows = np.array([all_of(features[half], logits[half], 1) for half in parts])
     widths = NORMAL * rows.std(axis=0, ddof=1) if halves > 1 else np.full(len(names), np.nan)
-    found = {
-        name: Estimate(x, x - w, x + w) for name, x, w in zip(names, whole, widths.tolist(), strict=True)
-    }
-    for name in names[3:]:  # a share's interval ends at 0 and 1
-        one = found[name]
-        found[name] = Estimate(one.value, max(one.low, 0.0), min(one.high, 1.0))
+    low, high = whole - widths, whole + widths
+    low[3:], high[3:] = low[3:].clip(0), high[3:].clip(max=1)  # shares
+    rows = np.stack([whole, low, high], 1)
+    found = {name: Estimate(*row) for name, row in zip(names, rows.tolist(), strict=True)}
     return found if few else {name: found[name] for name in ("IS", "FID", "KID", *names[3:])}
 
 

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence
 
+from fusedream_nb.evaluation.captions import TEST_SEED
 from fusedream_nb.models import Models
 from fusedream_nb.models.encoders import Clip
 from fusedream_nb.models.files import load_strictly, read_file
 from fusedream_nb.models.pictures import read_picture
+from fusedream_nb.models.stickers import nouns
+from fusedream_nb.models.stickers.captions import article
+from fusedream_nb.models.stickers.scenes import sample_scenes
+from fusedream_nb.models.stickers.world import render
 
 INCEPTION = "inception-v3-compat"  # torch-fidelity's name of the weights that papers use
 CHUNK = 64  # pictures in memory at a time
@@ -47,9 +52,6 @@ class Judge:
     """
 
     def __init__(self, judge: Clip) -> None:
-        from fusedream_nb.models.stickers import nouns
-        from fusedream_nb.models.stickers.captions import article
-
         self.judge, self.name = judge, judge.name
         self.scale = float(judge.model.state_dict()["logit_scale"].exp())
         self.nouns = judge.encode_text([f"a photo of {article(noun)}" for noun in nouns.NOUNS])
@@ -121,41 +123,25 @@ def reference_of(models: Models, network: Network, n: int, folder: str | Path | 
         return torch.cat([network(images)[0].cpu() for images in read])
     if not models.world:
         return None
-    from fusedream_nb.evaluation.captions import TEST_SEED
-    from fusedream_nb.models.stickers.scenes import sample_scenes
-    from fusedream_nb.models.stickers.world import render
-
     scenes = sample_scenes(n, torch.Generator().manual_seed(TEST_SEED + 1))  # not those of the captions
     parts = [scenes[slice(i, i + CHUNK)] for i in range(0, n, CHUNK)]
     return torch.cat([network(render(part, size))[0].cpu() for part in parts])
 
 
-class Damsm:
+class Damsm(nn.Module):
     """DAMSM (Xu et al., 2018), the papers' R-precision's encoders, as in AttnGAN's code.
 
     Inception v3 whose last layer is DAMSM's own; a two-way LSTM whose two last states are the sentence.
+    Loaded from the folder that AttnGAN's authors publish, with their ``captions.pickle`` in it; raises
+    FileNotFoundError for a missing file, and ValueError for one of another kind.
     """
 
-    name = "DAMSM"
-
-    def __init__(
-        self, images: nn.Module, words: nn.Embedding, reader: nn.LSTM, vocabulary: Mapping[str, int]
-    ) -> None:
-        self.images, self.words, self.reader = images, words, reader
-        self.vocabulary = vocabulary
-        for part in (images, words, reader):
-            part.eval().requires_grad_(False)
-
-    @classmethod
-    def from_folder(cls, folder: Path) -> Self:
-        """Load the folder that AttnGAN's authors publish, with their ``captions.pickle`` in it.
-
-        Raises FileNotFoundError for a missing file, and ValueError for one of another kind.
-        """
+    def __init__(self, folder: Path) -> None:
         from torchvision.models import inception_v3
 
+        super().__init__()
         image, text, words = (_one(folder, pattern) for pattern in FILES)
-        vocabulary = _vocabulary(words)
+        self.vocabulary = _vocabulary(words)
         images = inception_v3(weights=None, aux_logits=False, init_weights=False, transform_input=False)
         images.fc = nn.Linear(2048, DIM)
         renamed = {name.replace("emb_cnn_code.", "fc."): value for name, value in read_file(image).items()}
@@ -163,16 +149,10 @@ class Damsm:
         regions = "emb_features."  # of parts of a picture: R-precision is of whole ones
         known = {name: value for name, value in renamed.items() if not name.startswith(regions)}
         load_strictly(images, counts | known, image)
-        embedding = nn.Embedding(len(vocabulary), WORDS)
-        reader = nn.LSTM(WORDS, HIDDEN, batch_first=True, bidirectional=True)
-        load_strictly(nn.ModuleDict({"encoder": embedding, "rnn": reader}), read_file(text), text)
-        return cls(images, embedding, reader, vocabulary)
-
-    def to(self, device: torch.device) -> Self:
-        """Move both encoders to a device."""
-        for part in (self.images, self.words, self.reader):
-            part.to(device)
-        return self
+        self.images, self.words = images, nn.Embedding(len(self.vocabulary), WORDS)
+        self.reader = nn.LSTM(WORDS, HIDDEN, batch_first=True, bidirectional=True)
+        load_strictly(nn.ModuleDict({"encoder": self.words, "rnn": self.reader}), read_file(text), text)
+        self.eval().requires_grad_(False)
 
     @torch.no_grad()
     def encode_image(self, image: Tensor) -> Tensor:

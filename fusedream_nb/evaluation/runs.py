@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from io import BytesIO
 from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -25,10 +25,13 @@ import pyarrow.parquet as pq
 import torch
 
 from fusedream_nb.evaluation import methods
-
-if TYPE_CHECKING:
-    from fusedream_nb.method.budgets import Budget
-    from fusedream_nb.models import Models
+from fusedream_nb.method import views
+from fusedream_nb.method.budgets import Budget
+from fusedream_nb.method.scores import AugCLIP
+from fusedream_nb.models import Models, load
+from fusedream_nb.models.weights import CLIP, JUDGE
+from fusedream_nb.records import png
+from fusedream_nb.records.record import hashes, slug
 
 RECORDS, PICTURES, RUN = "records", "pictures", "run.json"
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}  # that fsspec takes for an address
@@ -148,9 +151,6 @@ class Plan:
 
     def settings(self) -> dict[str, Any]:
         """Return what all records of a folder share."""
-        from fusedream_nb.models.weights import CLIP, JUDGE
-        from fusedream_nb.records.record import hashes
-
         encoders = () if self.model.partition("/")[0] == "stickers" else (CLIP, JUDGE)
         shared = {name: getattr(self, name) for name in ("model", "device", "threads")}
         weights = hashes(self.model, *encoders)
@@ -167,12 +167,11 @@ class Block:
 
 def todo(plan: Plan, folder: Folder) -> list[Block]:
     """Return the blocks that a folder lacks: all methods of some captions, then those of the next."""
-    missing: list[tuple[int, Block]] = []
+    missing, size = [], methods.AT_ONCE
     for method in plan.methods:
         done = folder.done(method, plan.seed)
         left = [caption for caption in plan.captions if caption not in done]
-        for i in range(0, len(left), methods.AT_ONCE):
-            missing.append((i, Block(method, tuple(left[i : i + methods.AT_ONCE]))))
+        missing += [(i, Block(method, tuple(left[i : i + size]))) for i in range(0, len(left), size)]
     return [block for _, block in sorted(missing, key=lambda pair: pair[0])]
 
 
@@ -199,30 +198,21 @@ def here(blocks: list[Block], plan: Plan, folder: Folder, models: Models) -> Ite
 
 def make(block: Block, plan: Plan, folder: Folder, models: Models) -> int:
     """Draw and measure a block, write its pictures and then its records; return how many these are."""
-    from fusedream_nb.method import views
-    from fusedream_nb.method.scores import AugCLIP
-    from fusedream_nb.records import png
-    from fusedream_nb.records.record import slug
-
     torch.set_num_threads(plan.threads)  # sums depend on it
     rng, rows, began = torch.Generator().manual_seed(COPIES_SEED), [], time.monotonic()
     fixed = views.sample(1, COPIES, rng)
     with warnings.catch_warnings(action="ignore"):  # of unknown words, one per caption
         images = methods.draw(block.method, block.captions, models, plan.sizes, plan.seed)
-        row: dict[str, Any] = {"method": block.method, "seed": plan.seed}
-        row["seconds"] = (time.monotonic() - began) / len(images)
+        seconds = (time.monotonic() - began) / len(images)
         for image, caption in zip(images, block.captions, strict=True):
             kept = torch.from_numpy(png.levels(image)).permute(2, 0, 1)[None].to(models.device) / 127.5 - 1
             with torch.no_grad():  # one by one: what stands beside a picture changes its numbers' last bits
                 score = float(AugCLIP(models.clip, caption, COPIES, fixed=fixed)(kept, rng))
                 clip, judge = (each.encode_image(kept)[0].tolist() for each in (models.clip, models.judge))
             path = f"{PICTURES}/{block.method}/{slug(caption, plan.seed)}.png"
-            rows.append(
-                {**row, "caption": caption, "picture": path, "augclip": score, "clip": clip, "judge": judge}
-            )
-    for image, row in zip(images, rows, strict=True):
-        text = {name: row[name] for name in ("caption", "method", "seed", "augclip")}
-        folder.write(row["picture"], png.encode(image, json.dumps(text)))
+            row = {"caption": caption, "method": block.method, "seed": plan.seed, "augclip": score}
+            folder.write(path, png.encode(image, json.dumps(row)))
+            rows.append({**row, "picture": path, "clip": clip, "judge": judge, "seconds": seconds})
     folder.add(rows)
     return len(rows)
 
@@ -231,8 +221,6 @@ class Worker:
     """One process with its own models, loaded once, that makes blocks and writes them itself."""
 
     def __init__(self, plan: Plan, address: str) -> None:
-        from fusedream_nb.models import load
-
         self.plan, self.folder = plan, Folder(address)
         self.models = load(plan.model, device=plan.device)
 
@@ -264,17 +252,14 @@ def on_ray(
         there = int(ray.cluster_resources().get("GPU" if gpu else "CPU", 0))
         number = min(workers or there, len(blocks))
         if number < 1:
-            raise ValueError(
-                f"The cluster has no {'GPU' if gpu else 'core'} to spare; take another --device."
-            )
-        actor: Any = ray.remote(Worker).options(
-            num_cpus=1, num_gpus=int(gpu), max_restarts=-1, max_task_retries=-1
-        )
+            missing = "GPU" if gpu else "core"
+            raise ValueError(f"The cluster has no {missing} to spare; take another --device.")
+        limits = {"num_gpus": int(gpu), "max_restarts": -1, "max_task_retries": -1}
+        actor: Any = ray.remote(Worker).options(num_cpus=1, **limits)
         crew = [actor.remote(replace(plan, captions=[]), folder.address) for _ in range(number)]
-        yield from ActorPool(crew).map_unordered(_send, blocks)
+        again = {"retry_exceptions": [OSError], "max_task_retries": TRIES}
+        yield from ActorPool(crew).map_unordered(
+            lambda one, block: one.make.options(**again).remote(block), blocks
+        )
     finally:
         ray.shutdown()
-
-
-def _send(worker: Any, block: Block) -> Any:  # noqa: ANN401  Ray's handles have no type of their own
-    return worker.make.options(retry_exceptions=[OSError], max_task_retries=TRIES).remote(block)

@@ -6,28 +6,19 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
+from torchvision.io import decode_image
 
-from fusedream_nb.evaluation.metrics import (
-    MISMATCHED,
-    SPLITS,
-    Estimate,
-    mean_interval,
-    of_pictures,
-    r_precision,
-)
-from fusedream_nb.evaluation.networks import CHUNK, Judge, Network, batched
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from fusedream_nb.evaluation.networks import Damsm
-    from fusedream_nb.evaluation.runs import Folder, Plan
-    from fusedream_nb.models import Models
+from fusedream_nb.evaluation import metrics
+from fusedream_nb.evaluation.metrics import Estimate, mean_interval
+from fusedream_nb.evaluation.networks import CHUNK, Damsm, Judge, Network, batched
+from fusedream_nb.evaluation.runs import Folder, Plan
+from fusedream_nb.models import Models
 
 
 @dataclass(frozen=True)
@@ -76,9 +67,6 @@ def summarise(
     the intervals and of the mismatched captions.
     Raises ValueError where fewer than two captions are finished by all.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     common = set(plan.captions).intersection(*(folder.done(method, plan.seed) for method in plan.methods))
     captions = [caption for caption in plan.captions if caption in common]
     if len(captions) < 2:
@@ -94,15 +82,15 @@ def summarise(
             if damsm is not None:
                 vectors["damsm"] = torch.cat([damsm.encode_image(some) for some in _pictures(folder, found)])
             rng = torch.Generator().manual_seed(seed)  # the same mismatched captions for each method
-            retrieved = {name: r_precision(vectors[name], texts[name], rng) for name in texts}
+            retrieved = {name: metrics.r_precision(vectors[name], texts[name], rng) for name in texts}
             sets: dict[str, Estimate] = {}
-            if network is not None and reference is not None and len(captions) >= 2 * SPLITS:
+            if network is not None and reference is not None and len(captions) >= 2 * metrics.SPLITS:
                 if isinstance(network, Judge):  # what it saw is on record
                     features, logits = network.read(vectors["judge"])
                 else:
                     read = [network(some) for some in _pictures(folder, found)]
                     features, logits = (torch.cat(part) for part in zip(*read, strict=True))
-                sets = of_pictures(features.cpu(), logits.cpu(), reference, rng)
+                sets = metrics.of_pictures(features.cpu(), logits.cpu(), reference, rng)
             results.append(
                 MethodResult(
                     method,
@@ -117,7 +105,7 @@ def summarise(
             )
     return Table(
         results,
-        candidates=min(MISMATCHED + 1, len(captions)),
+        candidates=min(metrics.MISMATCHED + 1, len(captions)),
         network="nothing" if network is None else network.name,
         library=f"torch-fidelity {version('torch-fidelity')}",
         reference=0 if reference is None else len(reference),
@@ -131,8 +119,6 @@ def _tensor(records: pa.Table, name: str) -> Tensor:
 
 def _pictures(folder: Folder, records: pa.Table) -> Iterator[Tensor]:
     """Yield the pictures of records, [n, 3, h, w] in [-1, 1], a few in memory at a time."""
-    from torchvision.io import decode_image
-
     names = records["picture"].to_pylist()
     for some in batched(names, CHUNK):
         files = folder.read(some)

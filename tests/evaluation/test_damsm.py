@@ -65,11 +65,11 @@ def test_pictures_are_encoded_as_by_attngans_layers(folder: Path, rng: torch.Gen
     image = torch.rand(2, 3, 64, 64, generator=rng) * 2 - 1
     weights = torch.load(folder / "image_encoder100.pth", weights_only=True)
     reference = F.normalize(by_layers(weights, image), dim=-1)
-    torch.testing.assert_close(Damsm.from_folder(folder).encode_image(image), reference, atol=1e-5, rtol=0)
+    torch.testing.assert_close(Damsm(folder).encode_image(image), reference, atol=1e-5, rtol=0)
 
 
 def test_captions_are_encoded_as_by_the_equations(folder: Path) -> None:
-    damsm, weights = Damsm.from_folder(folder), torch.load(folder / "text_encoder100.pth", weights_only=True)
+    damsm, weights = Damsm(folder), torch.load(folder / "text_encoder100.pth", weights_only=True)
     texts = ["A photo of a DOG, on the beach!", "cat", "a purple unknown café"]
     numbers = [[1, 2, 3, 1, 4, 8, 9, 10], [5], [1]]  # "caf" is what ASCII leaves of the last word
     reference = torch.stack([by_equations(weights, row) for row in numbers])
@@ -83,7 +83,7 @@ def test_a_run_has_its_r_precision_too(folder: Path, tmp_path: Path, models) -> 
     plan, store = Plan(captions, ("real",), budget("quick")), Folder(str(tmp_path))
     for _ in run(plan, store, partial(here, plan=plan, folder=store, models=models)):
         pass
-    damsm = Damsm.from_folder(folder)
+    damsm = Damsm(folder)
     (with_it,) = summarise(plan, store, models, None, None, damsm=damsm).results
     (without,) = summarise(plan, store, models, None, None).results
     assert set(with_it.r_precision) == {"judge", "clip", "damsm"}
@@ -116,8 +116,8 @@ def test_a_list_of_words_that_is_none_is_refused_and_runs_nothing(
     for name in ("image_encoder100.pth", "text_encoder100.pth"):
         (tmp_path / name).symlink_to(folder / name)
     with pytest.raises(FileNotFoundError, match=r"0 files captions\.pickle"):
-        Damsm.from_folder(tmp_path)
+        Damsm(tmp_path)
     (tmp_path / "captions.pickle").write_bytes(content)
     with pytest.raises(ValueError, match="is not AttnGAN's list"):
-        Damsm.from_folder(tmp_path)
+        Damsm(tmp_path)
     assert not (tmp_path / "never").exists()
