@@ -23,8 +23,6 @@ if TYPE_CHECKING:  # the report reads claims too, and takes no torch
 
 Number: TypeAlias = "SupportsFloat | Sequence[SupportsFloat | None] | Tensor | None"
 
-_CLAIMS: list[Claim] = []
-
 
 @dataclass(frozen=True)
 class Claim:
@@ -62,7 +60,6 @@ def claim(
         {name: _plain(value) for name, value in numbers.items()},
         sizes is None or sizes.counts,
     )
-    _CLAIMS.append(made)
     verdict = ("holds" if made.holds else "differs") if made.counts else "not counted"
     print(f"{made.figure} · {made.statement} · {verdict}")
     if path := os.environ.get("FUSEDREAM_CLAIMS"):
@@ -90,11 +87,6 @@ def check(exercise: str, *answers: object) -> Iterator[None]:
         result = f"not yet: your code stops with {type(error).__name__}, {' '.join(str(error).split())}"
     result = "still to write" if any(answer is None for answer in answers) else result
     print(f"{exercise} · {result.rstrip('.')}.")
-
-
-def claims() -> list[Claim]:
-    """Return the claims made in this process so far, the oldest first."""
-    return list(_CLAIMS)
 
 
 def read_claims(path: str | Path) -> list[Claim]:
@@ -150,11 +142,8 @@ def _wilson(outcomes: Sequence[bool] | Tensor) -> tuple[int, int, float, float]:
 
 def _floats(value: Number) -> list[float]:
     """Return a number, or one per seed, as floats; None, which JSON has for what is not finite, as NaN."""
-    if isinstance(value, Sequence):
-        listed = value
-    else:  # a tensor, or one number
-        detach = getattr(value, "detach", None)
-        listed = detach().flatten().tolist() if detach else [value]
+    flatten = getattr(value, "flatten", None)  # of a tensor
+    listed = flatten().tolist() if flatten else value if isinstance(value, Sequence) else [value]
     return [math.nan if x is None else float(x) for x in listed]
 
 

@@ -78,16 +78,20 @@ def finish(drawing: mpl.Figure, alt: str, figure: str | None = None, *, plot: bo
     drawn = Image.open(file).convert("RGB")
     for colours, most in COLOURS.items():
         picture = _few_colours(drawn, colours)
-        if len(_png(picture, alt)) <= most:
+        if len(small := _png(picture, alt)) <= most:
             break
     folder = os.environ.get("FUSEDREAM_FIGURES")
     if figure and folder:
-        record = _record(figure, alt)
-        files = {Path(folder) / f"{figure}.png": _png(picture, alt, record)}
+        made_by = json.loads(os.environ.get("FUSEDREAM_RECORD") or "{}")
+        values = {"figure": figure, "alt": alt, **made_by, "format": FORMAT}
+        record, path = json.dumps(values, ensure_ascii=False), Path(folder, figure)
+        files = {path.with_suffix(".png"): _png(picture, alt, record)}
         if plot:
-            files[Path(folder) / f"{figure}.svg"] = _svg(drawing, alt, record)
+            texts, file = {"Date": None, "Description": alt, "Source": record}, io.BytesIO()
+            drawing.savefig(file, format="svg", metadata=texts)
+            files[path.with_suffix(".svg")] = file.getvalue()
         png.write(files)
-    return Figure(_png(picture, alt), alt)
+    return Figure(small, alt)
 
 
 def _few_colours(picture: Image.Image, colours: int) -> Image.Image:
@@ -103,12 +107,6 @@ def _few_colours(picture: Image.Image, colours: int) -> Image.Image:
     return picture.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
-def _record(figure: str, alt: str) -> str:
-    """Return what made a figure as JSON."""
-    run = json.loads(os.environ.get("FUSEDREAM_RECORD") or "{}")
-    return json.dumps({"figure": figure, "alt": alt, **run, "format": FORMAT}, ensure_ascii=False)
-
-
 def _png(picture: Image.Image, alt: str, record: str | None = None) -> bytes:
     small, text = io.BytesIO(), PngInfo()
     text.add_itxt("Description", alt)
@@ -116,9 +114,3 @@ def _png(picture: Image.Image, alt: str, record: str | None = None) -> bytes:
         text.add_itxt(png.CHUNK, record)
     picture.save(small, "PNG", optimize=True, pnginfo=text)
     return small.getvalue()
-
-
-def _svg(drawing: mpl.Figure, alt: str, record: str) -> bytes:
-    file = io.BytesIO()
-    drawing.savefig(file, format="svg", metadata={"Date": None, "Description": alt, "Source": record})
-    return file.getvalue()

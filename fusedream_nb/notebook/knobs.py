@@ -17,6 +17,10 @@ from .session import Session
 
 Kind = Literal["number", "log", "whole", "choice", "lines", "numbers"]
 SLIDERS = ("number", "log", "whole")
+CONTROLS = {
+    "number": widgets.FloatSlider, "log": widgets.FloatLogSlider, "whole": widgets.IntSlider,
+    "choice": widgets.Dropdown, "lines": widgets.Textarea, "numbers": widgets.Text,
+}  # fmt: skip
 TOOLTIP = "tooltip" if "tooltip" in widgets.Text.class_trait_names() else "description_tooltip"  # 8, or 7
 WIDE = widgets.Layout(width="400px")
 
@@ -105,7 +109,18 @@ class Controls:
         self.widgets = {knob.name: self._made(knob) for knob in [*knobs_of(session.run), SEED]}
 
     def _made(self, knob: Knob) -> Any:  # noqa: ANN401  one of ipywidgets' classes
-        control = control_of(knob, self._shown[knob.name])
+        value = self._shown[knob.name]
+        shown: dict[str, Any] = {"value": knob.write(value), "description": knob.label, TOOLTIP: knob.tooltip}
+        if knob.kind in SLIDERS:
+            low, high = knob.around(value)
+            shown |= {"min": low, "max": high, "step": knob.step, "continuous_update": True}
+        if knob.kind in ("number", "log"):
+            shown["readout_format"] = ".2g"
+        elif knob.kind in ("lines", "numbers"):
+            shown["continuous_update"] = False
+        elif knob.kind == "choice":
+            shown["options"] = list(knob.choices)
+        control = CONTROLS[knob.kind](**shown, layout=WIDE, style={"description_width": "110px"})
         self._expect(knob)
         control.observe(partial(self._heard, knob), "value")
         return control
@@ -143,37 +158,8 @@ class Controls:
                 if value != self._shown[knob.name]:
                     self._shown[knob.name] = value
                     self._expect(knob)
-                    _move(self.widgets[knob.name], knob, value)
-
-
-def control_of(knob: Knob, value: Any) -> Any:  # noqa: ANN401  one of ipywidgets' classes
-    """Return a control that shows a knob's value."""
-    shown: dict[str, Any] = {
-        "value": knob.write(value),
-        "description": knob.label,
-        TOOLTIP: knob.tooltip,
-        "layout": WIDE,
-        "style": {"description_width": "110px"},
-    }
-    if knob.kind in SLIDERS:
-        low, high = knob.around(value)
-        shown |= {"min": low, "max": high, "step": knob.step, "continuous_update": True}
-    kinds = {
-        "number": widgets.FloatSlider, "log": widgets.FloatLogSlider, "whole": widgets.IntSlider,
-        "choice": widgets.Dropdown, "lines": widgets.Textarea, "numbers": widgets.Text,
-    }  # fmt: skip
-    if knob.kind == "choice":
-        shown["options"] = list(knob.choices)
-    elif knob.kind in ("lines", "numbers"):
-        shown["continuous_update"] = False
-    elif knob.kind in ("number", "log"):
-        shown["readout_format"] = ".2g"
-    return kinds[knob.kind](**shown)
-
-
-def _move(control: Any, knob: Knob, value: Any) -> None:  # noqa: ANN401
-    """Let a control show a value, its ends moved where the value lies beyond them."""
-    if knob.kind in SLIDERS:
-        low, high = knob.around(value)
-        control.min, control.max = min(low, control.min), max(high, control.max)
-    control.value = knob.write(value)
+                    control = self.widgets[knob.name]
+                    if knob.kind in SLIDERS:  # its ends move where the value lies beyond them
+                        low, high = knob.around(value)
+                        control.min, control.max = min(low, control.min), max(high, control.max)
+                    control.value = knob.write(value)

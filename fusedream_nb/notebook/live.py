@@ -12,7 +12,6 @@ import math
 import os
 import sys
 import time
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -44,12 +43,11 @@ def choose() -> Mode:
     return "task" if hasattr(shell, "kernel") else "inline"
 
 
-def drive(session: Session, mode: Mode | None = None) -> None:
+def drive(session: Session, mode: Mode) -> None:
     """Begin to take a session's steps: in a task; by polling, until it ends; or not yet.
 
     With "inline" it is ``session.result()`` that takes them. Raises ValueError for an unknown mode.
     """
-    mode = mode or choose()
     if mode not in MODES:
         raise ValueError(f"No mode is called {mode!r}; known are {', '.join(MODES)}.")
     if mode == "task":
@@ -130,8 +128,12 @@ def live(
     ``seconds``, pauses included, the run is stopped.
     Raises ValueError for an unknown knob or mode.
     """
+
+    def keep(run: Run[Any]) -> list[Path]:
+        return [save(image, what, Path(out)) for image, what in describe(run)]
+
     run.set(**knobs)
-    session = Session(run, partial(keep, out=Path(out)), seconds)
+    session = Session(run, keep, seconds)
     mode = mode or choose()
     if panel or (panel is None and mode != "inline"):
         from IPython.display import display
@@ -141,8 +143,3 @@ def live(
         display(Panel(session).widget)
     drive(session, mode)
     return session
-
-
-def keep(run: Run[Any], out: Path) -> list[Path]:
-    """Save a run's pictures as they stand, each with its record; raises as describe and save do."""
-    return [save(image, what, out) for image, what in describe(run)]

@@ -20,6 +20,8 @@ from fusedream_nb.method.run import Step
 from fusedream_nb.method.scores import AugCLIP, Score
 from fusedream_nb.models import Models, load
 from fusedream_nb.models.encoders import Clip
+from fusedream_nb.models.stickers.captions import article
+from fusedream_nb.models.stickers.nouns import NOUNS
 from fusedream_nb.models.vqgan import VQGAN
 
 THINGS = ("dog", "cat", "bird", "fish", "butterfly", "car", "ship", "house", "church", "mushroom", "flower")
@@ -47,14 +49,12 @@ def load_vqgan(
 
 def nouns(models: Models, *wanted: str) -> list[str]:
     """Return the nouns that a judge may choose among: the wanted ones, and those of the models' world."""
-    from fusedream_nb.models.stickers.nouns import NOUNS
-
     return list(dict.fromkeys([*wanted, *(NOUNS if models.world else THINGS)]))
 
 
 def phrase(noun: str) -> str:
     """Return "a photo of a dog", or of "an owl"."""
-    return f"a photo of {'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+    return f"a photo of {article(noun)}"
 
 
 class Reader:

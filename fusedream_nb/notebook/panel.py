@@ -46,23 +46,21 @@ class Panel:
             format="png",
             layout=widgets.Layout(height=f"{SHOWN}px", max_width="100%", object_fit="contain"),
         )
-        self.captions, self.state = widgets.HTML(value=CAPTIONS), widgets.HTML(value="choosing a start …")
-        self.scores, self.losses = widgets.HTML(), widgets.HTML()
-        actions: dict[str, tuple[str, str, Callable[[], object]]] = {
-            "Play": ("play", "Go on", session.play),
-            "Pause": ("pause", "Wait after this step", session.pause),
-            "Step": ("step-forward", "Make one step, and wait", session.step_once),
-            "Stop": ("stop", "End the run; its memory is let go", session.stop),
-            "Save": ("save", "Save the picture with everything that made it", session.save),
-            "Reset": ("refresh", "Begin again with the next seed", session.reset),
-        }
-        self.buttons = {name: _button(session, name, *action) for name, action in actions.items()}
-        buttons = widgets.HBox(list(self.buttons.values()), layout=widgets.Layout(flex_flow="row wrap"))
-        seen = [self.picture, self.captions, self.scores, self.losses]
-        left = widgets.VBox(seen, layout=widgets.Layout(width="540px", align_items="flex-start"))
-        knobs = widgets.VBox(list(self.controls.widgets.values()))
+        self.state, self.scores, self.losses = (widgets.HTML() for _ in range(3))
+        self.state.value = "choosing a start …"
+        buttons = [
+            _button(session, "Play", "play", "Go on", session.play),
+            _button(session, "Pause", "pause", "Wait after this step", session.pause),
+            _button(session, "Step", "step-forward", "Make one step, and wait", session.step_once),
+            _button(session, "Stop", "stop", "End the run; its memory is let go", session.stop),
+            _button(session, "Save", "save", "Save the picture with everything that made it", session.save),
+            _button(session, "Reset", "refresh", "Begin again with the next seed", session.reset),
+        ]
         wrap = widgets.Layout(flex_flow="row wrap")
-        self.widget = Box([buttons, self.state, widgets.HBox([left, knobs], layout=wrap)])
+        seen = [self.picture, widgets.HTML(value=CAPTIONS), self.scores, self.losses]
+        left = widgets.VBox(seen, layout=widgets.Layout(width="540px", align_items="flex-start"))
+        both = widgets.HBox([left, widgets.VBox(list(self.controls.widgets.values()))], layout=wrap)
+        self.widget = Box([widgets.HBox(buttons, layout=wrap), self.state, both])
         self._due, self._times = 0.0, [(0, time.perf_counter())]
         session.callbacks.append(self.update)
 
@@ -164,43 +162,23 @@ def svg(curves: Mapping[str, Curve], marks: Mapping[float, str], alt: str) -> st
         down = HEIGHT - MARGIN - (HEIGHT - 2 * MARGIN) * (y - low) / (high - low or 1)
         return f"{right:.1f},{down:.1f}"
 
-    rows = [_mark(x / last, text) for x, text in marks.items()]
-    for i, curve in enumerate(curves.values()):
+    rows, legend = [], []
+    for at, text in marks.items():
+        ends = " ".join(place(min(at, last), y) for y in (low, high))
+        title = f"<title>{escape(text)}</title>"
+        rows.append(f'<polyline points="{ends}" stroke="#999" stroke-dasharray="1 2">{title}</polyline>')
+    for i, (name, curve) in enumerate(curves.items()):
+        colour, dash = PALETTE[i % len(PALETTE)], DASHES[i % len(DASHES)]
         line = " ".join(place(x, y) for x, y in curve[:: max(1, len(curve) // POINTS)] if math.isfinite(y))
-        dash = f'stroke-dasharray="{DASHES[i % len(DASHES)]}"'
-        rows.append(
-            f'<polyline points="{line}" fill="none" stroke="{_colour(i)}" stroke-width="1.8" {dash}/>'
-        )
-    rows += [_number(high, 12), _number(low, HEIGHT - MARGIN)]
+        style = f'fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dash}"'
+        rows.append(f'<polyline points="{line}" {style}/>')
+        if curve:
+            sample = f'<svg width="26" height="8"><line x1="0" x2="26" y1="4" y2="4" {style}/></svg>'
+            short = escape(name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…")
+            legend.append(f'<span style="white-space:nowrap">{sample} {short} {curve[-1][1]:.3f}</span>')
+    for value, down in ((high, 12), (low, HEIGHT - MARGIN)):
+        rows.append(f'<text x="{RIGHT + 6}" y="{down}" font-size="11" fill="#555">{value:.3g}</text>')
     return (
         f'<svg role="img" aria-label="{escape(alt)}" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
-        f'height="{HEIGHT}" style="background:#fff">{"".join(rows)}</svg><br>{_legend(curves)}'
+        f'height="{HEIGHT}" style="background:#fff">{"".join(rows)}</svg><br>{" &nbsp; ".join(legend)}'
     )
-
-
-def _colour(place: int) -> str:
-    return PALETTE[place % len(PALETTE)]
-
-
-def _mark(share: float, text: str) -> str:
-    x = MARGIN + (RIGHT - MARGIN) * min(1.0, share)
-    line = f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{HEIGHT}" stroke="#999" stroke-dasharray="1 2">'
-    return f"{line}<title>{escape(text)}</title></line>"
-
-
-def _number(value: float, down: float) -> str:
-    return f'<text x="{RIGHT + 6}" y="{down}" font-size="11" fill="#555">{value:.3g}</text>'
-
-
-def _legend(curves: Mapping[str, Curve]) -> str:
-    """Return each curve's colour, dash, name and last value."""
-    rows = []
-    for i, (name, curve) in enumerate(curves.items()):
-        short = name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…"
-        line = (
-            f'<svg width="26" height="8"><line x1="0" x2="26" y1="4" y2="4" stroke="{_colour(i)}" '
-            f'stroke-width="2.4" stroke-dasharray="{DASHES[i % len(DASHES)]}"/></svg>'
-        )
-        if curve:
-            rows.append(f'<span style="white-space:nowrap">{line} {escape(short)} {curve[-1][1]:.3f}</span>')
-    return " &nbsp; ".join(rows)

@@ -36,7 +36,7 @@ class Session:
         self.run, self.keep, self.seconds = run, keep, seconds
         self.seed = run.config.seeds[0]
         self.callbacks: list[Callable[[Session], object]] = []
-        self.post: Callable[[Callable[[], object]], object] = _now
+        self.post: Callable[[Callable[[], object]], object] = lambda act: act()
         self.events = 0
         self.saved: list[Path] = []
         self._clear()
@@ -83,7 +83,7 @@ class Session:
         """End the run, keep its last step, and let go of its memory."""
         self._become("stopped")
         self.run.close()
-        _empty_cache()
+        torch.cuda.empty_cache()
 
     def _become(self, status: Status) -> None:
         self.events += 1
@@ -107,19 +107,17 @@ class Session:
     def save(self) -> list[Path]:
         """Save the pictures as they stand, with the log of the knobs; return where they are."""
         self.events += 1
+        made: list[Path] = []
         if self.keep is None or self.step is None:
             self.message = "There is nothing to save yet." if self.keep else "This session saves nothing."
-            self._report()
-            return []
-        try:
-            self.saved = self.keep(self.run)
-        except (OSError, ValueError) as error:
-            self.message = str(error)
-            self._report()
-            return []
-        self.message = f"Saved {', '.join(map(str, self.saved))}."
+        else:
+            try:
+                self.saved = made = self.keep(self.run)
+                self.message = f"Saved {', '.join(map(str, made))}."
+            except (OSError, ValueError) as error:
+                self.message = str(error)
         self._report()
-        return self.saved
+        return made
 
     def result(self) -> Step:
         """Return the last step, after finishing the run here and now unless it was stopped.
@@ -130,8 +128,6 @@ class Session:
             self.play()
         while self.status == "playing":
             self.advance()
-            if self.error is not None and self.status != "playing":
-                raise self.error
         if self.error is not None:
             raise self.error
         while self.refusals:
@@ -168,18 +164,21 @@ class Session:
 
     def _fail(self, error: Exception, before: State | None) -> None:
         self.error, self.status, self.message = error, "failed", str(error)
-        if before is not None and _is_memory(error):
+        full = "OutOfMemory" in type(error).__name__ or "allocate memory" in self.message
+        if before is not None and full:
             knob = next((name for name in MEMORY if name in self.run.knobs), "steps")
             self.message = f"There is not enough memory ({error}); lower {knob}, and play on."
             self.status = "paused"
             self.run.load_state_dict(before)
-            _empty_cache()
+            torch.cuda.empty_cache()
             next(self.run)  # the step before, drawn again
 
     def _note(self, step: Step) -> None:
         self.error = None
-        if step.index % self._every == 0:
-            self.history.append((step.index, *_curves(step)))
+        if step.index % self._every == 0:  # what is climbed and what is to fall, of the first picture
+            scores = {"score": float(step.score[0]), "best": float(step.best_score[0])}
+            losses = {name: float(values[0]) for name, values in step.losses().items()}
+            self.history.append((step.index, scores, losses))
         if len(self.history) > KEEPS:
             self.history, self._every = self.history[::2], 2 * self._every
         if step.seconds > self.seconds:
@@ -191,22 +190,3 @@ class Session:
     def _report(self) -> None:
         for callback in self.callbacks:
             callback(self)
-
-
-def _now(act: Callable[[], object]) -> None:
-    act()
-
-
-def _is_memory(error: Exception) -> bool:
-    return "OutOfMemory" in type(error).__name__ or "allocate memory" in str(error)
-
-
-def _empty_cache() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _curves(step: Step) -> tuple[dict[str, float], dict[str, float]]:
-    """Return what is climbed and what is to fall, by name, of a step's first picture."""
-    scores = {"score": float(step.score[0]), "best": float(step.best_score[0])}
-    return scores, {name: float(values[0]) for name, values in step.losses().items()}

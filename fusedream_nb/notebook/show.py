@@ -33,7 +33,6 @@ GAP = 0.06  # inches between pictures
 FEW = 12  # curves of so few points show each of them
 PANEL, LARGE = 2.3, 3.1  # inches of a cost plane; the larger where there are at most two in a row
 ARROW = 0.12  # of the axes' range: an arrow of the mean length
-MARKERS = ("o", "s")  # nearer to the first prompt, nearer to the second
 
 
 @rc_context(STYLE)
@@ -134,22 +133,17 @@ def filmstrip(
     if len({run[0].image.shape for run in runs.values()}) > 1:
         raise ValueError("The runs of one filmstrip must have equally many images of one size.")
     frames = min(frames, *map(len, runs.values()))
-    strips = [_frames(run, frames) for run in runs.values()]
-    images, titles = torch.cat([strip for strip, _ in strips]), [title for _, row in strips for title in row]
-    each = len(images) // frames // len(runs)  # rows of one run
-    rows = [name if i == 0 else "" for name in runs for i in range(each)] if any(runs) else ()
-    return grid(images, titles, alt=alt, rows=rows, columns=frames, figure=figure, world=world)
-
-
-def _frames(steps: Sequence[Step], frames: int) -> tuple[Tensor, list[str]]:
-    """Return the images of evenly spaced steps [n * frames, 3, h, w], a row an image, and their titles."""
-    places = torch.linspace(0, len(steps) - 1, frames).round().long().tolist()
-    chosen = [steps[place] for place in places]
-    names = [f"step {step.index}" if step.index else "start" for step in chosen]
-    scores = torch.stack([step.score.cpu() for step in chosen], 1)  # [n, frames]
-    pairs = [pair for row in scores.tolist() for pair in zip(names, row, strict=True)]
-    images = torch.stack([step.image.cpu() for step in chosen], 1)  # [n, frames, 3, h, w]
-    return images.flatten(0, 1), [f"{name}\n{value:.2f}" for name, value in pairs]
+    images, titles, rows = [], [], []
+    for name, run in runs.items():
+        places = torch.linspace(0, len(run) - 1, frames).round().long().tolist()
+        for i in range(len(run[0].image)):
+            rows.append("" if i else name)
+            for step in (run[place] for place in places):
+                images.append(step.image[i : i + 1])
+                titles.append(f"step {step.index}\n" if step.index else "start\n")
+                titles[-1] += f"{step.score[i]:.2f}"
+    names = rows if any(rows) else ()
+    return grid(images, titles, alt=alt, rows=names, columns=frames, figure=figure, world=world)
 
 
 @rc_context(STYLE)
@@ -177,8 +171,17 @@ def curves(
     drawing = blank(5.2, 2.8, alt, world)
     drawing.set_layout_engine("constrained")
     ax = drawing.subplots()
-    for i, (name, values) in enumerate(series.items()):
-        _curve(ax, i, name, torch.atleast_2d(torch.as_tensor(values).detach().float().cpu()), x)
+    for place, (name, values) in enumerate(series.items()):
+        runs = torch.atleast_2d(torch.as_tensor(values).detach().float().cpu())
+        mean, at = runs.mean(0), range(runs.shape[1]) if x is None else x
+        if len(at) != len(mean):
+            raise ValueError(f"The curve {name!r} has {len(mean)} points, x has {len(at)}.")
+        colour, dash = PALETTE[place % len(PALETTE)], DASHES[place % len(DASHES)]
+        dot = "o" if len(mean) <= FEW else ""
+        ax.plot(at, mean, color=colour, linestyle=dash, linewidth=1.6, marker=dot, markersize=3, label=name)
+        if len(runs) > 1:
+            std = runs.std(0)
+            ax.fill_between(at, mean - std, mean + std, color=colour, alpha=0.18, linewidth=0)
     ax.set(xlabel=xlabel, ylabel=ylabel)
     if log:
         ax.set_xscale("log")
@@ -187,20 +190,6 @@ def curves(
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False)
     return finish(drawing, alt, figure, plot=True)
-
-
-def _curve(ax: Axes, place: int, name: str, runs: Tensor, x: Sequence[float] | None) -> None:
-    """Draw the mean of runs [n, steps] and, of several, the band of one standard deviation."""
-    mean, colour = runs.mean(0), PALETTE[place % len(PALETTE)]
-    at = range(len(mean)) if x is None else x
-    if len(at) != len(mean):
-        raise ValueError(f"The curve {name!r} has {len(mean)} points, x has {len(at)}.")
-    marker = "o" if len(mean) <= FEW else ""
-    dash = DASHES[place % len(DASHES)]
-    ax.plot(at, mean, color=colour, linestyle=dash, linewidth=1.6, marker=marker, markersize=3, label=name)
-    if len(runs) > 1:
-        std = runs.std(0)
-        ax.fill_between(at, mean - std, mean + std, color=colour, alpha=0.18, linewidth=0)
 
 
 @rc_context(STYLE)
@@ -264,22 +253,21 @@ def cost_plane(
         raise ValueError(f"The pair {pair} is not among {len(prompts)} prompts.")
     columns = columns or min(len(panels), 3)
     rows = math.ceil(len(panels) / columns)
-    drawn = {
-        name: (costs.detach().float().cpu()[:, list(pair)], -tangents.detach().float().cpu()[:, list(pair)])
-        for name, (costs, tangents) in panels.items()
-    }
-    at, pull = (torch.cat(parts) for parts in zip(*drawn.values(), strict=True))
-    scale = ARROW * max(float(at.max() - at.min()), 1e-3) / pull.norm(dim=1).mean().clamp(min=1e-12)
-    low, high = _range(torch.cat([at, at + scale * pull]))
+    drawn = [[x.detach().float().cpu()[:, list(pair)] for x in panel] for panel in panels.values()]
+    at, pull = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+    scale = -ARROW * max(float(at.max() - at.min()), 1e-3) / pull.norm(dim=1).mean().clamp(min=1e-12)
+    shown = torch.cat([at, at + scale * pull])  # with the arrows' tips
+    room = 0.05 * max(float(shown.max() - shown.min()), 1e-3)
+    ends = float(shown.min()) - room, float(shown.max()) + room
     side = PANEL if columns > 2 else LARGE
-    lines = max(name.count("\n") + 1 for name in drawn)
+    lines = _lines(list(panels))
     drawing = blank(columns * side + 0.3, rows * (side + 0.15 * lines) + 0.4, alt, world)
     drawing.set_layout_engine("constrained", rect=(0, 0.03, 1, 0.94), h_pad=0.1)
     cells = drawing.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    for ax, (name, (costs, pull)) in zip(cells.flat, drawn.items(), strict=False):
+    for ax, name, (costs, pull) in zip(cells.flat, panels, drawn, strict=False):
         _panel(ax, costs, scale * pull)
         ax.set_title(name, fontsize=8)
-        ax.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+        ax.set(xlim=ends, ylim=ends, aspect="equal")
     for ax in cells.flat[len(drawn) :]:
         ax.set_axis_off()
     first, second = (f"cost to “{prompts[place]}”" for place in pair)
@@ -288,22 +276,14 @@ def cost_plane(
     return finish(drawing, alt, figure, plot=True)
 
 
-def _range(costs: Tensor) -> tuple[float, float]:
-    """Return what both axes show: all patches and the tips of their arrows, with a margin."""
-    low, high = float(costs.min()), float(costs.max())
-    room = 0.05 * max(high - low, 1e-3)
-    return low - room, high + room
-
-
 def _panel(ax: Axes, costs: Tensor, pull: Tensor) -> None:
     """Draw patches [n, 2] and their arrows; on the dotted line both prompts are equally near."""
     ax.axline((0, 0), slope=1, color="#999999", linewidth=0.8, linestyle=":")
     second = costs[:, 1] < costs[:, 0]
-    for place, mine in enumerate((~second, second)):
-        at, to, colour = costs[mine], pull[mine], PALETTE[place]
-        x, y = at.unbind(1)
+    for mine, colour, marker in zip((~second, second), PALETTE, "os", strict=False):
+        x, y = costs[mine].unbind(1)
         true = {"angles": "xy", "scale_units": "xy", "scale": 1.0}  # in the axes' own units
-        ax.quiver(x, y, *to.unbind(1), color=colour, width=0.006, alpha=0.75, **true)  # type: ignore[arg-type]
-        ax.scatter(x, y, s=11, color=colour, marker=MARKERS[place], linewidths=0, zorder=3)
+        ax.quiver(x, y, *pull[mine].unbind(1), color=colour, width=0.006, alpha=0.75, **true)  # type: ignore[arg-type]
+        ax.scatter(x, y, s=11, color=colour, marker=marker, linewidths=0, zorder=3)
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(labelsize=7)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import fusedream_nb as fd
-from fusedream_nb.notebook.claims import claim, claims, clear, most, numbers_line, read_claims, share
+from fusedream_nb.notebook.claims import claim, clear, most, numbers_line, read_claims, share
 
 
 def test_the_line_is_stable_whatever_the_numbers(capsys):
@@ -32,19 +32,20 @@ def test_the_verdict_is_a_plain_bool(holds):
     assert claim("x", "y", holds) is True
 
 
-def test_the_numbers_can_be_read_back():
-    before = len(claims())
-    claim("fd-03", "goes up", True, a=0.5, b=[1, 2.5], c=torch.tensor([3.0, 4.0]), d=torch.tensor(7))
-    told = claims()[before:]
-    assert [t.numbers for t in told] == [{"a": 0.5, "b": [1.0, 2.5], "c": [3.0, 4.0], "d": 7.0}]
-    claims().clear()
-    assert len(claims()) == before + 1  # a copy was emptied, not the list itself
+def test_the_numbers_can_be_read_back(tmp_path, monkeypatch):
+    monkeypatch.setenv("FUSEDREAM_CLAIMS", str(tmp_path / "claims.jsonl"))
+    c = torch.tensor([3.0, 4.0], requires_grad=True)
+    claim("fd-03", "goes up", True, a=0.5, b=[1, 2.5], c=c, d=torch.tensor(7))
+    [told] = read_claims(tmp_path / "claims.jsonl")
+    assert told.numbers == {"a": 0.5, "b": [1.0, 2.5], "c": [3.0, 4.0], "d": 7.0}
 
 
 @pytest.mark.parametrize("holds", [True, False])
-def test_a_claim_at_smoke_says_that_it_does_not_count(holds, capsys):
+def test_a_claim_at_smoke_says_that_it_does_not_count(holds, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("FUSEDREAM_CLAIMS", str(tmp_path / "claims.jsonl"))
     assert claim("fd-02", "goes up", holds, sizes=fd.budget("smoke"), up=1.0) is holds
-    assert claims()[-1].counts is False
+    [told] = read_claims(tmp_path / "claims.jsonl")
+    assert told.counts is False
     assert claim("fd-02", "goes up", holds, sizes=fd.budget("quick", figure="fd-02")) is holds
     verdict = "holds" if holds else "differs"
     assert capsys.readouterr().out.splitlines() == [
