@@ -41,32 +41,26 @@ FIGURES = (
     PaperFigure("fd-15", "AugCLIP with each augmentation alone, and with all of them", "03"),
     PaperFigure("fd-16", "Out of the generator's domain, beside the real thing", "05"),
     PaperFigure(
-        "fd-17",
-        "BasinCMA instead of Adam, in equal time and in six times the time",
-        "06",
-        paper="about 5 and 30 minutes on a GTX 3090",
+        "fd-17", "BasinCMA instead of Adam, in equal time and in six times the time", "06",
+        "about 5 and 30 minutes on a GTX 3090",
     ),
     PaperFigure("fd-18", "Four times the resolution", "05"),
     PaperFigure(
-        "fd-table-1",
-        "Inception score, FID and two R-precisions on captions of a test set",
-        "10",
-        paper="FuseDream, k = 5, 256 px: IS 34.26 ± 0.76, FID 21.16, CLIP R-precision 96.43 ± 0.24, "
+        "fd-table-1", "Inception score, FID and two R-precisions on captions of a test set", "10",
+        "FuseDream, k = 5, 256 px: IS 34.26 ± 0.76, FID 21.16, CLIP R-precision 96.43 ± 0.24, "
         "R-precision 65.56 ± 1.37; BigSleep: 13.32 ± 0.45, 66.46, 91.89 ± 0.31, 28.75 ± 3.32",
     ),
     PaperFigure("ot-01", "Two prompts at once: transport against the mean, and how it is done", "11"),
     PaperFigure("ot-02", "A theme park and a city by day in one picture: transport, mean", "11"),
     PaperFigure(
-        "ot-03",
-        "The 64 patches of those pictures, grouped by the prompt they are nearest to",
-        "11",
-        paper="36/28 by transport, 49/15 by the mean",
+        "ot-03", "The 64 patches of those pictures, grouped by the prompt they are nearest to", "11",
+        "36/28 by transport, 49/15 by the mean",
     ),
     PaperFigure("ot-04", "The patches' gradients, pushed forward onto the plane of the two costs", "12"),
     PaperFigure("ot-05", "Six prompts, each alone, then one to six of them together", "13"),
     PaperFigure("ot-06", "The same arrows for three and for six prompts, in slices", "13"),
     PaperFigure("new", "Beyond the papers: transport inside FuseDream", "14"),
-)
+)  # fmt: skip
 
 
 def chosen(names: Iterable[str]) -> list[PaperFigure]:
@@ -93,9 +87,9 @@ def folder() -> Path:
     return beside if beside.is_dir() else Path("notebooks")
 
 
-def notebook(number: str) -> Path | None:
-    """Return the file of a notebook by its number, None where there is none."""
-    return next(iter(sorted(folder().glob(f"{number}_*.ipynb"))), None)
+def _there() -> dict[str, Path]:
+    """Return the notebooks' files by their numbers, in order."""
+    return {path.name[:2]: path for path in sorted(folder().glob("[0-9][0-9]_*.ipynb"))}
 
 
 def notebooks(names: Iterable[str]) -> list[Path]:
@@ -103,29 +97,24 @@ def notebooks(names: Iterable[str]) -> list[Path]:
 
     Raises ValueError as :func:`chosen` does, and FileNotFoundError for a figure without its notebook.
     """
-    wanted = {name.lower() for name in names}
+    wanted, there = {name.lower() for name in names}, _there()
     numbers = {figure.notebook: figure.id for figure in chosen(wanted)}
-    if "all" in wanted:
-        found = sorted(folder().glob("[0-9][0-9]_*.ipynb"))
-        missing = dict(list(numbers.items())[: not found])
-    else:
-        numbers |= {name: f"notebook {name}" for name in wanted if name.isdigit()}
-        paths = {number: notebook(number) for number in numbers}
-        found = sorted(path for path in paths.values() if path)
-        missing = {number: name for number, name in numbers.items() if not paths[number]}
-    for number, name in missing.items():
+    if "all" in wanted and there:
+        return list(there.values())
+    numbers |= {name: f"notebook {name}" for name in wanted if name.isdigit()}
+    for number in sorted(numbers.keys() - there.keys()):
         raise FileNotFoundError(
-            f"{name} is drawn by notebook {number}, which is not in {folder()}; "
+            f"{numbers[number]} is drawn by notebook {number}, which is not in {folder()}; "
             "set FUSEDREAM_NOTEBOOKS to the folder of the repository's notebooks."
         )
-    return found
+    return sorted(there[number] for number in numbers)
 
 
 def listing() -> list[dict[str, Any]]:
     """Return a row for each figure: what the table holds, the notebook's file name, and its status."""
-    rows = []
+    rows, there = [], _there()
     for figure in FIGURES:
-        path = notebook(figure.notebook)
-        there = {"notebook": path.name, "status": "ready"} if path else {"status": "no notebook"}
-        rows.append(asdict(figure) | there)
+        path = there.get(figure.notebook)
+        found = {"notebook": path.name, "status": "ready"} if path else {"status": "no notebook"}
+        rows.append(asdict(figure) | found)
     return rows

@@ -20,12 +20,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-EXECUTED, OUTCOME, LOG, FIGURES = (
-    "notebook.ipynb",
-    "outcome.json",
-    "log.txt",
-    "figures",
-)  # what a process leaves
+EXECUTED, OUTCOME, LOG, FIGURES = "notebook.ipynb", "outcome.json", "log.txt", "figures"  # what it leaves
 STARTS = 3  # a kernel picks its ports before it binds them: of two that begin together, one may lose a port
 PATIENCE = 20.0  # seconds until a process that should end is killed
 
@@ -74,9 +69,7 @@ def run_all(jobs: Sequence[Job], at_once: int) -> Generator[tuple[Job, int | Non
 
 def _execute(job: Job) -> None:
     """Execute a notebook in this process; leave it, its log and its outcome in the job's folder."""
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # an exception, at which papermill ends the kernel
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an exception: papermill ends the kernel
     threading.Thread(target=_end_with_parent, daemon=True).start()
     (job.folder / FIGURES).mkdir(parents=True)
     with (job.folder / LOG).open("wb") as log:

@@ -58,19 +58,18 @@ class Result:
 
         Cells tagged ``close-call`` are not compared: their verdicts turn with the seed.
         """
-        shown: dict[bool, dict[tuple[str, str], str]] = {True: {}, False: {}}
+        shown: dict[str, str] = {}
+        now = {f"{claim['figure']} · {claim['statement']}": verdict(claim) for claim in self.claims}
         for cell in json.loads(notebook.read_text("utf-8"))["cells"]:
-            close = "close-call" in cell["metadata"].get("tags", [])
-            for output in cell.get("outputs", []):
-                for figure, statement, word in VERDICT.findall("".join(output.get("text", ""))):
-                    shown[close][figure, statement] = word
-        now = {(claim["figure"], claim["statement"]): verdict(claim) for claim in self.claims}
-        expected = shown[False]
-        compared = [claim for claim in {**expected, **now} if claim not in shown[True]]
+            text = "\n".join("".join(output.get("text", "")) for output in cell.get("outputs", []))
+            found = {f"{figure} · {claim}": word for figure, claim, word in VERDICT.findall(text)}
+            if "close-call" in cell["metadata"].get("tags", []):
+                found = {claim: now.get(claim, "nothing") for claim in found}
+            shown |= found
         return [
-            f"{' · '.join(claim)}: {now.get(claim, 'nothing')}, committed {expected.get(claim, 'nothing')}"
-            for claim in compared
-            if now.get(claim) != expected.get(claim)
+            f"{claim}: {now.get(claim, 'nothing')}, committed {shown.get(claim, 'nothing')}"
+            for claim in {**shown, **now}
+            if now.get(claim, "nothing") != shown.get(claim, "nothing")
         ]
 
 
@@ -91,11 +90,17 @@ def collect(name: str, made_by: dict[str, Any], scratch: Path, code: int, out: P
 
     ``code`` is what its process ended with. The result's file, ``<name>.json``, comes last.
     """
+    from PIL import Image
+
+    def alt(path: Path) -> str:
+        with Image.open(path) as picture:
+            return str(picture.info.get("Description", ""))
+
     drawn = sorted(path for path in (scratch / FIGURES).glob("[!.]*") if path.suffix in (".png", ".svg"))
     result = Result(
         name,
         made_by,
-        [{"file": path.name, "alt": _alt(path.with_suffix(".png"))} for path in drawn],
+        [{"file": path.name, "alt": alt(path.with_suffix(".png"))} for path in drawn],
         [asdict(claim) for claim in read_claims(scratch / "claims.jsonl")],
         **_outcome(scratch, code),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -120,19 +125,8 @@ def _outcome(scratch: Path, code: int) -> dict[str, Any]:
         return json.loads((scratch / OUTCOME).read_text("utf-8"))
     error = f"The notebook's process ended with code {code}."
     log = (scratch / LOG).read_text("utf-8", "replace") if (scratch / LOG).exists() else ""
-    return {
-        "seconds": 0.0,
-        "peak": None,
-        "failure": {"cell": "", "source": "", "error": error, "traceback": log},
-    }
-
-
-def _alt(path: Path) -> str:
-    from PIL import Image
-
-    with suppress(OSError), Image.open(path) as picture:
-        return str(picture.info.get("Description", ""))
-    return ""
+    failure = {"cell": "", "source": "", "error": error, "traceback": log}
+    return {"seconds": 0.0, "peak": None, "failure": failure}
 
 
 def write(out: Path) -> Path:
@@ -199,28 +193,21 @@ def _command(figure: figures.PaperFigure, result: Result) -> str:
 def _blocks(result: Result) -> list[Block]:
     """Return a notebook's figures in the papers' order, their files and claims; at the end, what is left."""
     number = result.notebook.partition("_")[0]
-    shown = {f.id: f for f in figures.FIGURES if f.notebook == number or result.drew(f.id)}
-    blocks: dict[str | None, Block] = {
-        name: (shown[name] if name else None, [], []) for name in (*shown, None)
-    }
+    shown = [f for f in figures.FIGURES if f.notebook == number or result.drew(f.id)]
+    blocks: dict[str | None, Block] = {f.id: (f, [], []) for f in shown} | {None: (None, [], [])}
     for row in result.figures:
         blocks[figures.owner(Path(row["file"]).stem)][1].append(row)
     for claim in result.claims:
-        owner = figures.owner(claim["figure"])
-        blocks[owner if owner in shown else None][2].append(claim)
+        blocks.get(figures.owner(claim["figure"]), blocks[None])[2].append(claim)
     return [block for block in blocks.values() if any(block)]
 
 
 def _render(name: str, page: dict[str, Any]) -> str:
     from jinja2 import Environment, PackageLoader
 
-    world = Environment(
-        loader=PackageLoader("fusedream_nb.reproduce"),
-        autoescape=name.endswith(".html.j2"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    world.filters |= {"md": _markdown, "code": _code}
+    loader, html = PackageLoader("fusedream_nb.reproduce"), name.endswith(".html.j2")
+    world = Environment(loader=loader, autoescape=html, trim_blocks=True, lstrip_blocks=True)
+    world.filters["md"] = _markdown
     world.globals |= {"blocks": _blocks, "command": _command, "cost": _cost, "given": _given}
     world.globals |= {"numbers_line": numbers_line, "verdict": verdict}
     return world.get_template(name).render(page)
@@ -229,8 +216,3 @@ def _render(name: str, page: dict[str, Any]) -> str:
 def _markdown(text: str) -> str:
     """Return a text on one line with everything that Markdown or HTML would read written as itself."""
     return re.sub(r"([\\`*_{}\[\]<>#|&!$~@])", r"\\\1", " ".join(text.split()))
-
-
-def _code(text: str) -> str:
-    """Return a text as an indented block, in which Markdown reads nothing."""
-    return "\n".join(f"    {line}" for line in text.splitlines())

@@ -15,7 +15,6 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +72,8 @@ def run(
     """Run notebooks, ``jobs`` at a time, and yield the result of each as it comes, failed or not.
 
     One whose result is in ``out`` already, made by the same, is not run again. Closing the iterator, or
-    Ctrl-C, ends what is running and its kernels. Raises ValueError where papermill is not installed.
+    Ctrl-C, ends what is running and its kernels.
     """
-    if not (find_spec("papermill") and find_spec("ipykernel")):
-        raise ValueError("Running notebooks takes two packages: python -m pip install papermill ipykernel")
     _tidy(out)
     waiting = []
     for path in paths:
