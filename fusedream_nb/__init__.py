@@ -2,36 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-
-_NAMES = {  # loaded when first asked for: the import itself takes no torch
-    "models": "load",
-    "method": "run_from",
-    "method.fusedream": "fusedream",
-    "method.compose": "compose",
-    "method.transport": "transport",
-    "method.run": "climb",
-    "method.placement": "Placement Placements",
-    "method.views": "Cutouts",
-    "method.attack": "fgsm pgd",
-    "method.baselines": "naive_adam big_sleep",
-    "method.search": "basin_cma",
-    "method.latents": "top_k OverParameterised Plain",
-    "method.scores": "CLIPScore AugCLIP",
-    "method.budgets": "budget",
-    "notebook.claims": "claim check",
-    "notebook.show": "grid",
-    "notebook.live": "live",
-    "records.checkpoint": "checkpointed",
-    "records.resume": "checkpoints",
-    "records.record": "save read_record",
-    "records.replay": "replay",
-}
-_WHERE = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for name in names.split()}
-__all__ = sorted(_WHERE)
 
 if TYPE_CHECKING:
     from fusedream_nb.method import run_from
@@ -55,6 +31,15 @@ if TYPE_CHECKING:
     from fusedream_nb.records.record import read_record, save
     from fusedream_nb.records.replay import replay
     from fusedream_nb.records.resume import checkpoints
+
+# Each of those names with its module: loaded when first asked for, so that the import itself takes no torch.
+_WHERE = {
+    alias.name: node.module
+    for node in ast.walk(ast.parse(Path(__file__).read_text("utf-8")))
+    if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("fusedream_nb.")
+    for alias in node.names
+}
+__all__ = sorted(_WHERE)
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401

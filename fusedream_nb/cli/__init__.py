@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 import fusedream_nb as fd
 from fusedream_nb.cli import doctor, evaluate_command, generate_command, models_command, reproduce_command
@@ -28,8 +29,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
-        code = _run(list(sys.argv[1:] if argv is None else argv) or ["--help"])
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: say(str(message))
+            code = app(arguments, prog_name="fusedream-nb", standalone_mode=False) or 0
+        if code == 130:  # what newer typers make of Ctrl-C
+            raise KeyboardInterrupt
+        return code
     except (KeyboardInterrupt, typer.Abort, Stopped) as stop:
         say(str(stop) or "Stopped.")
         return 130
@@ -37,16 +44,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("FUSEDREAM_DEBUG") == "1":
             raise
         return _explain(error)
-    return code
-
-
-def _run(arguments: list[str]) -> int:
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: say(str(message))
-        code = app(arguments, prog_name="fusedream-nb", standalone_mode=False)
-    if code == 130:  # what newer typers make of Ctrl-C
-        raise KeyboardInterrupt
-    return code or 0
 
 
 def _explain(error: Exception) -> int:
@@ -70,7 +67,7 @@ def _explain(error: Exception) -> int:
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-File = Annotated[Path, typer.Argument(metavar="FILE.png", help="A picture made by `generate`.")]
+File = Annotated[Path, Argument(metavar="FILE.png", help="A picture made by `generate`.")]
 
 
 def _version(wanted: bool) -> None:
@@ -82,7 +79,7 @@ def _version(wanted: bool) -> None:
 @app.callback(epilog='Example: fusedream-nb generate "a photo of a blue dog"')
 def _common(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it and exit.")
+        bool, Option("--version", callback=_version, is_eager=True, help="Print it and exit.")
     ] = False,
 ) -> None:
     """Pictures from words, by climbing CLIP in a generator's latent space (FuseDream)."""
@@ -107,7 +104,7 @@ def show(file: File, as_json: Json = False) -> None:
 @app.command(epilog="Example: fusedream-nb replay fusedream-out/a-photo-of-a-blue-dog-0.png --out again")
 def replay(
     file: File,
-    out: Annotated[Path | None, typer.Option(help="Folder to keep the new picture in.")] = None,
+    out: Annotated[Path | None, Option(help="Folder to keep the new picture in.")] = None,
     device: Device = None,
 ) -> None:
     """Make a picture again: 'equal', or how far off; exit code 0 if equal, 1 if not."""

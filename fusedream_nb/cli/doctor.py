@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
 import fusedream_nb as fd
 from fusedream_nb.cli.terminal import Json, table
@@ -25,24 +26,15 @@ Row = dict[str, str]
 GB = 1e9
 MEMORY, DISK = 1.2 * GB, 0.5 * GB  # what the sticker world needs free
 KERNEL = 1.5 * GB  # the most that a notebook's kernel takes
-LIBRARIES = {  # what pip calls a module, and the module
-    "torch": "torch",
-    "torchvision": "torchvision",
-    "open_clip_torch": "open_clip",
-    "lpips": "lpips",
-}
+LIBRARIES = {"torch": "torch", "torchvision": "torchvision", "open_clip_torch": "open_clip", "lpips": "lpips"}
 NOTEBOOKS = ("jupyterlab", "ipykernel", "ipywidgets")
-COMPILED = (
-    "Unset PYTHONDONTWRITEBYTECODE, or set PYTHONPYCACHEPREFIX to a folder that can be written to: "
-    "each start takes 20 s less."
-)
 
 
 def doctor(
     workshop: Annotated[
-        bool, typer.Option("--workshop", help="Also the notebooks' imports, a picture, memory for PEOPLE.")
+        bool, Option("--workshop", help="Also the notebooks' imports, a picture, memory for PEOPLE.")
     ] = False,
-    people: Annotated[int, typer.Option(min=1, help="How many share this machine.")] = 1,
+    people: Annotated[int, Option(min=1, help="How many share this machine.")] = 1,
     as_json: Json = False,
 ) -> None:
     """Check Python, libraries, devices, memory, disk, weights and what the notebooks need."""
@@ -120,7 +112,8 @@ def _torch() -> Iterator[Row]:
     import torch
 
     kept = Path(cache_from_source(torch.__file__)).exists()
-    yield _row("bytecode", "kept between starts" if kept else "compiled again each time", kept, COMPILED)
+    advice = "Unset PYTHONDONTWRITEBYTECODE, or set PYTHONPYCACHEPREFIX to a folder: starts take 20 s less."
+    yield _row("bytecode", "kept between starts" if kept else "compiled again each time", kept, advice)
     found = {"cpu": f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"}
     if torch.cuda.is_available():
         found["cuda"] = torch.cuda.get_device_name()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 import fusedream_nb as fd
 from fusedream_nb.cli.terminal import Bar, Device, Json, Model, Size, Stopped, say
@@ -39,30 +40,26 @@ PLACES = (
 ALL = "All PROMPTs in one picture; 'a dog:2' counts twice."
 
 
-_composing: Any = partial(typer.Option, rich_help_panel="Composition (FuseDream)")
-_transporting: Any = partial(typer.Option, rich_help_panel="Several prompts by optimal transport")
+_composing: Any = partial(Option, rich_help_panel="Composition (FuseDream)")
+_transporting: Any = partial(Option, rich_help_panel="Several prompts by optimal transport")
 Ranked = Annotated[str | None, _composing(help="What its start is ranked by.", show_default="PROMPT")]
 
 
 def generate(
     context: typer.Context,
-    prompts: Annotated[
-        list[str] | None, typer.Argument(metavar="PROMPT", help="What a picture shows.")
-    ] = None,
+    prompts: Annotated[list[str] | None, Argument(metavar="PROMPT", help="What a picture shows.")] = None,
     model: Model = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The seed, or the first.")] = 0,
-    seeds: Annotated[int, typer.Option(min=1, max=10_000, help="How many seeds each prompt gets.")] = 1,
+    seed: Annotated[int, Option(min=0, max=2**63 - 1, help="The seed, or the first.")] = 0,
+    seeds: Annotated[int, Option(min=1, max=10_000, help="How many seeds each prompt gets.")] = 1,
     budget: Size = None,
-    steps: Annotated[int | None, typer.Option(min=0, help="Instead of the budget's number.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the pictures.", show_default="fusedream-out")
-    ] = None,
+    steps: Annotated[int | None, Option(min=0, help="Instead of the budget's number.")] = None,
+    out: Annotated[Path | None, Option(help="Folder of the pictures.", show_default="fusedream-out")] = None,
     device: Device = None,
-    film: Annotated[bool, typer.Option("--film", help="A GIF of the run beside each picture.")] = False,
-    resume: Annotated[Path | None, typer.Option(help="The --out of a stopped run: finish it.")] = None,
-    y: Annotated[str | None, typer.Option("--classes", help=CLASSES)] = None,
-    start: Annotated[Path | None, typer.Option(metavar="PICTURE", help=START)] = None,
-    every: Annotated[float, typer.Option(min=0, help="Seconds between two saved states.")] = jobs.EVERY,
+    film: Annotated[bool, Option("--film", help="A GIF of the run beside each picture.")] = False,
+    resume: Annotated[Path | None, Option(help="The --out of a stopped run: finish it.")] = None,
+    y: Annotated[str | None, Option("--classes", help=CLASSES)] = None,
+    start: Annotated[Path | None, Option(metavar="PICTURE", help=START)] = None,
+    every: Annotated[float, Option(min=0, help="Seconds between two saved states.")] = jobs.EVERY,
     as_json: Json = False,
     compose: Annotated[bool, _composing("--compose", help="A foreground on a background.")] = False,
     placements: Annotated[str | None, _composing(help=PLACES, show_default="all")] = None,
@@ -95,13 +92,11 @@ def generate(
     if resume is None:
         from fusedream_nb.method.bank import widened
         from fusedream_nb.method.config import packed
-        from fusedream_nb.method.fusedream import FusedreamRun
         from fusedream_nb.models.pictures import PictureFile
 
         if not prompts and not prompt_picture:
             raise ValueError("There is no PROMPT; say in words what the picture should show.")
-        _check_kind(given, compose, transport)
-        kind, options = _kind(compose, transport, placements, foreground, background, mean)
+        kind, options = _kind(given, context.params)
         words, pictures = [_legal(prompt) for prompt in prompts or []], prompt_picture or []
         if transport:
             words, options["weights"] = _weighted(words, len(pictures))
@@ -123,12 +118,11 @@ def generate(
         knobs |= {} if steps is None else {"steps": steps}
     out = out or Path("fusedream-out")
     png.check_folder(out)
-    sides = [(job.canvas[0], job.canvas[1]) if job.canvas else None for job in todo]
-    worlds = [
-        fd.load(job.model, device=device or job.device, canvas=canvas)
-        for job, canvas in zip(todo, sides, strict=True)
-    ]
-    if resume is None and kind is FusedreamRun and not options:
+    worlds = []
+    for job in todo:
+        sides = (job.canvas[0], job.canvas[1]) if job.canvas else None
+        worlds.append(fd.load(job.model, device=device or job.device, canvas=sides))
+    if resume is None and not options:
         wide = widened(sizes, worlds[0], range(seed, seed + seeds))
         todo = [replace(todo[0], sizes=asdict(wide))]
     for job, models in zip(todo, worlds, strict=True):
@@ -149,8 +143,9 @@ def generate(
             print(json.dumps(rows, indent=1) if as_json else "\n".join(lines))
 
 
-def _check_kind(asked: dict[str, str], compose: bool, transport: bool) -> None:
-    """Raise ValueError for options that do not go together."""
+def _kind(asked: dict[str, str], values: dict[str, Any]) -> tuple[type[Run[Any]], dict[str, Any]]:
+    """Return the kind of run with its own options, as JSON holds them; ValueError for those of another."""
+    compose, transport, places = (values[name] for name in ("compose", "transport", "placements"))
     if compose and transport:
         raise ValueError("A picture is made by --compose or by --transport; choose one.")
     for kind, chosen, own in (("--compose", compose, COMPOSED), ("--transport", transport, TRANSPORTED)):
@@ -160,17 +155,6 @@ def _check_kind(asked: dict[str, str], compose: bool, transport: bool) -> None:
         raise ValueError("--classes is for single pictures; leave out --compose and --transport.")
     if "start" in asked and compose:
         raise ValueError("--start is one picture, and a composition begins at two; leave out --compose.")
-
-
-def _kind(
-    compose: bool,
-    transport: bool,
-    placements: str | None,
-    foreground: str | None,
-    background: str | None,
-    mean: bool,
-) -> tuple[type[Run[Any]], dict[str, Any]]:
-    """Return the kind of run with its own options, as JSON holds them."""
     from fusedream_nb.method.compose import CompositionRun
     from fusedream_nb.method.config import packed
     from fusedream_nb.method.fusedream import FusedreamRun
@@ -178,10 +162,11 @@ def _kind(
     from fusedream_nb.method.transport import TransportRun
 
     if compose:
-        places = packed(Placements.of(named(placements) if placements else PLACEMENTS))
-        return CompositionRun, {"placements": places, "foreground": foreground, "background": background}
+        placements = packed(Placements.of(named(places) if places else PLACEMENTS))
+        ranked = {name: values[name] for name in ("foreground", "background")}
+        return CompositionRun, {"placements": placements, **ranked}
     if transport:
-        return TransportRun, {"loss": "mean" if mean else "transport"}
+        return TransportRun, {"loss": "mean" if values["mean"] else "transport"}
     return FusedreamRun, {}
 
 

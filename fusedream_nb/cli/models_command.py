@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from fusedream_nb.cli.terminal import Bar, Device, Json, Size, table
 from fusedream_nb.models.weights import Entry, catalogue, entry
 
 COLUMNS = ("name", "bytes", "here", "role", "licence", "folder")
-Cache = Annotated[
-    Path | None, typer.Option("--cache", help="Folder of weights.", show_default="FUSEDREAM_CACHE")
-]
-Names = Annotated[list[str], typer.Argument(metavar="NAME", help="See `fusedream-nb models`.")]
+Cache = Annotated[Path | None, Option("--cache", help="Folder of weights.", show_default="FUSEDREAM_CACHE")]
+Names = Annotated[list[str], Argument(metavar="NAME", help="See `fusedream-nb models`.")]
 app = typer.Typer(
     invoke_without_command=True,
     epilog="Examples:\n\nfusedream-nb models --json\n\nfusedream-nb models fetch biggan-deep-256",
@@ -57,11 +57,9 @@ def fetch(context: typer.Context, names: Names, cache: Cache = None) -> None:
 @app.command(epilog="Example: fusedream-nb models verify biggan-256 --look")
 def verify(
     context: typer.Context,
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Or all that are here.")
-    ] = None,
+    names: Annotated[list[str] | None, Argument(metavar="[NAME]...", help="Or all that are here.")] = None,
     cache: Cache = None,
-    look: Annotated[bool, typer.Option("--look", help="Also draw, and measure what comes.")] = False,
+    look: Annotated[bool, Option("--look", help="Also draw, and measure what comes.")] = False,
 ) -> None:
     """Check the hashes of models, by name or all that are here; exit code 1 where one is wrong.
 
@@ -101,11 +99,11 @@ def bank(
     context: typer.Context,
     names: Names,
     cache: Cache = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="The seed of the runs.")] = 0,
-    samples: Annotated[int, typer.Option("--M", min=1, help="Samples that a start is chosen from.")] = 10_000,
+    seed: Annotated[int, Option("--seed", min=0, help="The seed of the runs.")] = 0,
+    samples: Annotated[int, Option("--M", min=1, help="Samples that a start is chosen from.")] = 10_000,
     budget: Size = None,
     device: Device = None,
-    folder: Annotated[Path | None, typer.Option("--folder", help="Instead of the cache.")] = None,
+    folder: Annotated[Path | None, Option("--folder", help="Instead of the cache.")] = None,
 ) -> None:
     """Read a seed's samples once, so that from then on every prompt's start is a lookup.
 
@@ -117,13 +115,9 @@ def bank(
     store = cache or context.obj
     place = folder or (store / "banks" if store else None)
     for name, models in [(name, fd.load(name, device=device)) for name in names]:
-        label = f"the samples of {name}"
         copies = fd.budget(budget, models).start_copies
         with Bar() as bar:
-
-            def tell(done: int, total: int, bar: Bar = bar, label: str = label) -> None:
-                bar.show(done, total, label)
-
+            tell = partial(bar.show, label=f"the samples of {name}")
             paths = build(models, seed=seed, M=samples, copies=copies, folder=place, progress=tell)
         print(*paths, sep="\n")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from fusedream_nb.cli.terminal import Device, Json, Model, Size, Stopped, say, table
 from fusedream_nb.records import png
@@ -25,16 +26,16 @@ EXAMPLES = (
 def reproduce(
     figures: Annotated[
         list[str],
-        typer.Argument(metavar="FIGURE", help="Ids, see `figures`; or notebooks' numbers, or all."),
+        Argument(metavar="FIGURE", help="Ids, see `figures`; or notebooks' numbers, or all."),
     ],
     model: Model = None,
     budget: Size = None,
     device: Device = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Instead of each notebook's own.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of figures and report.")] = Path("fusedream-out/figures"),
-    at_once: Annotated[int, typer.Option("--jobs", min=1, max=64, help="How many notebooks at a time.")] = 1,
+    seed: Annotated[int | None, Option(min=0, help="Instead of each notebook's own.")] = None,
+    out: Annotated[Path, Option(help="Folder of figures and report.")] = Path("fusedream-out/figures"),
+    at_once: Annotated[int, Option("--jobs", min=1, max=64, help="How many notebooks at a time.")] = 1,
     check: Annotated[
-        bool, typer.Option("--check", help="Compare the claims' verdicts with those in the notebooks' files.")
+        bool, Option("--check", help="Compare the claims' verdicts with those in the notebooks' files.")
     ] = False,
     as_json: Json = False,
 ) -> None:

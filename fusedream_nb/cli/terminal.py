@@ -6,16 +6,16 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Self
 
-import typer
+from typer import Option
 
 if TYPE_CHECKING:
     from fusedream_nb.method.run import Step
 
 LABEL = 32  # characters that the progress bar shows of what is being made
-Model = Annotated[str | None, typer.Option(help="See `fusedream-nb models`.", show_default="stickers")]
-Size = Annotated[str | None, typer.Option(help="One of smoke, quick, gallery, colab, paper.")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.", show_default="auto")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Model = Annotated[str | None, Option(help="See `fusedream-nb models`.", show_default="stickers")]
+Size = Annotated[str | None, Option(help="One of smoke, quick, gallery, colab, paper.")]
+Device = Annotated[str | None, Option(help="auto, cpu, cuda or mps.", show_default="auto")]
+Json = Annotated[bool, Option("--json", help="Print JSON, for programs.")]
 
 
 class Stopped(Exception):
