@@ -93,15 +93,17 @@ FIGURES: dict[str, dict[str, tuple[Any, ...]]] = {
         "seeds": (1, 2, 5, 3, 5),
         "measured_copies": (64, 192, 384, 384, 384),
     },
-    "fd-04": {  # 04: the values of M and of k
+    "fd-04": {  # 04: the values of M and of k, and the M of Figure 12, which has no bank
         "steps": (2, 40, 150, 150, 1000),
         "copies": (2, 4, 8, 8, 50),
-        "Ms": ((1, 4, 12), (1, 20, 400), (1, 100, 10_000), (1, 100, 2000), (1, 100, 1000, 10_000)),
+        "Ms": ((1, 4, 12), (1, 400, 10_000), (1, 400, 10_000), (1, 100, 2000), (1, 100, 1000, 10_000)),
         "ks": ((1, 2, 3), (1, 5, 15), (1, 5, 15), (1, 5, 15), (1, 5, 10, 15)),
+        "far": (12, 400, 400, 2000, 10_000),
     },
-    "fd-01": {  # 05: seeds, seeds where there are many prompts, runs at once, pictures enlarged
-        "M": (None, 100, None, 500, None),
-        "steps": (2, 30, 150, 150, None),
+    "fd-01": {  # 05: the seeds' bank, of which a run is charged M; seeds, seeds of many prompts, runs at once
+        "bank": (60, 10_000, 10_000, 2500, 50_000),
+        "M": (None, 100, 100, 500, None),
+        "steps": (2, 30, 120, 150, None),
         "copies": (None, 4, 8, 8, None),
         "judged_copies": (None, 8, 24, 24, None),
         "seeds": (3, 5, 5, 5, 5),
@@ -117,24 +119,24 @@ FIGURES: dict[str, dict[str, tuple[Any, ...]]] = {
         "prompts": (2, 5, 5, 5, 5),
         "population": (4, 6, 12, 12, 18),
     },
-    "fd-05": {  # 07: seeds measured, seeds shown, steps at each of the 18 placements
-        "M": (None, 100, None, None, None),
+    "fd-05": {  # 07: the seeds' bank, seeds measured, seeds shown, steps at each of the 18 placements
+        "bank": (24, 10_000, 10_000, 10_000, 100_000),
         "steps": (None, 45, 150, 150, None),
         "copies": (None, 4, 8, 8, None),
         "lr": (None, 4e-2, None, None, None),
-        "seeds": (2, 5, 10, 5, 10),
+        "seeds": (2, 8, 10, 5, 10),
         "shown": (2, 3, 3, 3, 3),
         "search_steps": (1, 12, 50, 50, 1000),
     },
     "fd-11": {  # 08: prompts
-        "M": (None, 200, None, None, None),
+        "M": (None, 10_000, None, None, None),
         "steps": (2, 15, 100, 100, None),
         "copies": (None, 4, 8, 8, None),
         "lr": (None, 5e-2, None, None, None),
         "prompts": (2, 10, 10, 5, 10),
     },
-    "fd-09": {  # 09: seeds, whether all placements are tried, seeds of Figure 10, how many of them are kept
-        "M": (None, 100, None, None, None),
+    "fd-09": {  # 09: the seeds' bank, seeds, whether all placements are tried, seeds of Figure 10, those kept
+        "bank": (24, 10_000, 10_000, 10_000, 500_000),
         "steps": (2, 20, 100, 100, None),
         "copies": (None, 4, 8, 8, None),
         "judged_copies": (None, 8, 24, 24, None),
@@ -144,14 +146,15 @@ FIGURES: dict[str, dict[str, tuple[Any, ...]]] = {
         "tried": (2, 10, 50, 50, 50),
         "kept": (2, 8, 36, 36, 36),
     },
-    "fd-table-1": {  # 10, and `evaluate`: captions, pictures whose metrics are compared
+    "fd-table-1": {  # 10, `evaluate`: the bank, what a caption is charged of it, captions, metrics' pictures
+        "bank": (12, 10_000, 10_000, 2000, 10_000),
+        "charged": (12, 100, 100, 500, 10_000),
         "M": (None, 100, None, 500, None),
         "k": (None, 5, None, None, None),
         "steps": (1, 30, 100, 100, None),
         "copies": (None, 4, 8, 8, None),
-        "start_copies": (None, 2, None, None, None),
         "judged_copies": (None, 6, 24, 24, None),
-        "captions": (6, 12, 50, 50, 100),
+        "captions": (6, 20, 50, 50, 100),
         "samples": (48, 200, 2000, 2000, 5000),
     },
     "ot-01": {  # 11: patches per step, seeds

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from fusedream_nb.method import views
+from fusedream_nb.method import bank, views
 from fusedream_nb.method.bank import start_views
 from fusedream_nb.method.barrier import two_gradients
 from fusedream_nb.method.compose import Halves, fused
-from fusedream_nb.method.latents import Pyramid
+from fusedream_nb.method.latents import OverParameterised, Pyramid
 from fusedream_nb.method.placement import Placement
 from fusedream_nb.method.run import Step
 from fusedream_nb.method.scores import AugCLIP, Score
@@ -98,6 +99,40 @@ def fixed_score(clip: Clip, text: str | Sequence[str], copies: int, seed: int = 
 def start_score(clip: Clip, text: str | Sequence[str], copies: int) -> AugCLIP:
     """Return AugCLIP on the views that every run's start is ranked by, so that a bank serves it."""
     return AugCLIP(clip, text, copies, fixed=start_views(copies))
+
+
+class Dealt:
+    """The M samples of one bank, dealt out among seeds: each ranks a share of its own (Algorithm 1, line 2).
+
+    So several seeds have independent starts, and none has a picture drawn for it.
+
+    Args:
+        models: whose generator and CLIP.
+        M: how many samples the bank of the first seed has.
+        copies: how many views each is ranked by, a Budget's ``start_copies``.
+        seeds: among whom the samples are dealt out.
+    """
+
+    @torch.no_grad()
+    def __init__(self, models: Models, M: int, copies: int, seeds: Sequence[int]) -> None:
+        rng, same, self.clip = torch.Generator().manual_seed(seeds[0]), start_views(copies), models.clip
+        key = bank.bank_key(models.generator, models.clip, same, M, rng) if M >= bank.WORTH else None
+        self.seeds, self.latents = list(seeds), models.generator.sample(M, rng)
+        make = partial(bank.image_vectors, models.generator, models.clip, same, self.latents)
+        self.vectors = bank.kept(key, make) if key else make()
+
+    def places(self, texts: Sequence[str], seeds: Sequence[int], k: int) -> Tensor:
+        """Return where the k best for each text [n, k] are among all samples, within its seed's share."""
+        found, vectors = [], self.clip.encode_text(list(texts)).float().cpu()
+        for text, seed in zip(vectors, seeds, strict=True):
+            first, every = self.seeds.index(seed), len(self.seeds)
+            scores = self.vectors[first::every].float().cpu() @ text
+            found.append(first + every * scores.topk(k).indices)
+        return torch.stack(found)
+
+    def start(self, texts: Sequence[str], seeds: Sequence[int], k: int) -> OverParameterised:
+        """Return the start of n runs, a text and a seed each."""
+        return OverParameterised.start(self.latents[self.places(texts, seeds, k).to(self.latents.z.device)])
 
 
 @torch.no_grad()

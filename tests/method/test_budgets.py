@@ -63,10 +63,10 @@ def test_every_row_has_a_column_for_each_budget_and_repeats_that_grow(figure):
 
 def test_a_figures_repeats_are_attributes_beside_its_runs_sizes():
     sizes = fd.budget("quick", figure="fd-05")
-    assert (sizes.seeds, sizes.M, sizes.k) == (5, FIGURES["fd-05"]["M"][1], BUDGETS["quick"].k)
+    assert (sizes.seeds, sizes.k) == (FIGURES["fd-05"]["seeds"][1], BUDGETS["quick"].k)
     assert list(asdict(sizes)) == list(asdict(BUDGETS["quick"]))  # what records keep
     for same in (pickle.loads(pickle.dumps(sizes)), copy.deepcopy(sizes)):
-        assert same == sizes and same.seeds == 5
+        assert same == sizes and same.seeds == sizes.seeds
     assert replace(sizes, steps=7).steps == 7
     with pytest.raises(AttributeError, match=r"no 'pears'; they have .*seeds"):
         _ = sizes.pears

@@ -127,3 +127,15 @@ def test_gradient_lengths_are_those_of_the_two_goals(models: Models) -> None:
     torch.testing.assert_close(three, 3 * loss, rtol=1e-4, atol=0)
     torch.testing.assert_close(same, s, rtol=1e-4, atol=0)
     assert not any(p.requires_grad for half in pair for p in half.parameters())
+
+
+def test_a_bank_is_dealt_out_so_that_each_seed_ranks_samples_of_its_own(models: Models) -> None:
+    """The share of a seed is every other sample; among it the places are the best by AugCLIP itself."""
+    dealt, texts = measure.Dealt(models, 20, 2, [5, 6]), ["a red car", "a dog", "a red car"]
+    places = dealt.places(texts, [5, 6, 6], 3)
+    assert (places % 2).tolist() == [[0] * 3, [1] * 3, [1] * 3]
+    pictures = models.generator.decode(models.generator.sample(20, torch.Generator().manual_seed(5)))
+    scores = measure.rate(measure.start_score(models.clip, texts[0], 2), pictures.detach())
+    assert places[0].tolist() == (2 * scores[::2].topk(3).indices).tolist()
+    basis = dealt.start(texts, [5, 6, 6], 3).basis
+    assert torch.equal(basis.z[1], dealt.latents.z[places[1]])
