@@ -81,20 +81,22 @@ FIGURES: dict[str, dict[str, tuple[Any, ...]]] = {
     # 01: pictures attacked, steps of PGD
     "fd-02": {"pictures": (4, 20, 50, 50, 50), "attack_steps": (2, 10, 10, 10, 10)},
     "fd-03": {  # 02: dogs that climb, random pictures among which they are found, batch of climbs
-        "steps": (4, 50, 150, 150, 500),
+        "steps": (4, 60, 150, 150, 500),
+        "copies": (None, 8, None, None, None),
         "runs": (3, 20, 20, 20, 20),
         "pool": (60, 800, 2000, 2000, 4000),
         "at_once": (3, 5, 5, 5, 5),
     },
-    "fd-15": {  # 03: prompts, seeds, copies of a picture whose noise is measured
-        "steps": (2, 30, 150, 150, 1000),
-        "copies": (2, 6, 12, 12, 50),
+    "fd-15": {  # 03: the seeds' bank, prompts, seeds, copies of a picture whose noise is measured
+        "bank": (12, 10_000, 10_000, 6000, 50_000),
+        "steps": (2, 30, 80, 150, 1000),
+        "copies": (2, 6, 8, 12, 50),
         "prompts": (5, 10, 10, 10, 10),
-        "seeds": (1, 2, 5, 3, 5),
+        "seeds": (1, 2, 3, 3, 5),
         "measured_copies": (64, 192, 384, 384, 384),
     },
     "fd-04": {  # 04: the values of M and of k, and the M of Figure 12, which has no bank
-        "steps": (2, 40, 150, 150, 1000),
+        "steps": (2, 40, 120, 150, 1000),
         "copies": (2, 4, 8, 8, 50),
         "Ms": ((1, 4, 12), (1, 400, 10_000), (1, 400, 10_000), (1, 100, 2000), (1, 100, 1000, 10_000)),
         "ks": ((1, 2, 3), (1, 5, 15), (1, 5, 15), (1, 5, 15), (1, 5, 10, 15)),
@@ -103,7 +105,7 @@ FIGURES: dict[str, dict[str, tuple[Any, ...]]] = {
     "fd-01": {  # 05: the seeds' bank, of which a run is charged M; seeds, seeds of many prompts, runs at once
         "bank": (60, 10_000, 10_000, 2500, 50_000),
         "M": (None, 100, 100, 500, None),
-        "steps": (2, 30, 120, 150, None),
+        "steps": (2, 30, 100, 150, None),
         "copies": (None, 4, 8, 8, None),
         "judged_copies": (None, 8, 24, 24, None),
         "seeds": (3, 5, 5, 5, 5),
@@ -130,14 +132,14 @@ FIGURES: dict[str, dict[str, tuple[Any, ...]]] = {
     },
     "fd-11": {  # 08: prompts
         "M": (None, 10_000, None, None, None),
-        "steps": (2, 15, 100, 100, None),
+        "steps": (2, 15, 70, 100, None),
         "copies": (None, 4, 8, 8, None),
         "lr": (None, 5e-2, None, None, None),
         "prompts": (2, 10, 10, 5, 10),
     },
     "fd-09": {  # 09: the seeds' bank, seeds, whether all placements are tried, seeds of Figure 10, those kept
         "bank": (24, 10_000, 10_000, 10_000, 500_000),
-        "steps": (2, 20, 100, 100, None),
+        "steps": (2, 25, 100, 100, None),
         "copies": (None, 4, 8, 8, None),
         "judged_copies": (None, 8, 24, 24, None),
         "lr": (None, 4e-2, None, None, None),
@@ -154,7 +156,7 @@ FIGURES: dict[str, dict[str, tuple[Any, ...]]] = {
         "steps": (1, 30, 100, 100, None),
         "copies": (None, 4, 8, 8, None),
         "judged_copies": (None, 6, 24, 24, None),
-        "captions": (6, 20, 50, 50, 100),
+        "captions": (6, 20, 40, 50, 100),
         "samples": (48, 200, 2000, 2000, 5000),
     },
     "ot-01": {  # 11: patches per step, seeds
