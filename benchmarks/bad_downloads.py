@@ -57,8 +57,7 @@ def kill_half_way(row: Entry, mirror) -> None:  # noqa: ANN001
     """Start to fetch from a mirror that stalls in the middle, and kill the process there."""
     mirror.stalled.clear()
     process = subprocess.Popen([sys.executable, "-c", FETCH, repr(row)], stderr=subprocess.DEVNULL)
-    while process.poll() is None and not mirror.stalled.wait(0.1):
-        pass  # a broken part that lies there may have used the stall up
+    mirror.stalled.wait(60)
     process.kill()
     process.wait()
 
@@ -115,7 +114,7 @@ def main() -> None:
         for number in range(given.trials):
             told[trial(number, dice, mirror, module.FAULTS, Path(folder))] += 1
     mirror.stop()
-    answers = Counter(path for path, _ in mirror.asked)
+    answers = Counter(mirror.asked)
     print(f"{given.trials} trials, {sum(answers.values())} answers of {len(answers)} mirrors")
     print(", ".join(f"{told[what]} {what}" for what in ("right", "absent")))
     print(f"{told['BAD']} bad files accepted")

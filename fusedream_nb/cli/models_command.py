@@ -45,8 +45,7 @@ def models(context: typer.Context, cache: Cache = None, as_json: Json = False) -
 def fetch(context: typer.Context, names: Names, cache: Cache = None) -> None:
     """Download models, each file checked before it gets its name; replace files that are wrong.
 
-    An interrupted download goes on where it stopped. FUSEDREAM_MIRROR names a server to ask first, and
-    FUSEDREAM_OFFLINE=1 or HF_HUB_OFFLINE=1 asks none.
+    FUSEDREAM_MIRROR names a server to ask first, and FUSEDREAM_OFFLINE=1 or HF_HUB_OFFLINE=1 asks none.
     """
     from fusedream_nb.models import fetch as downloads
 

@@ -1,8 +1,7 @@
-"""Downloads by pooch: mirrors in order, resumed, checked *before* a file gets its name.
+"""Downloads by pooch: mirrors in order, each file checked *before* it gets its name.
 
-While a file comes it is called ``NAME.part``. An interrupted download goes on from there if a published hash
-can tell whether the whole is right, else it begins again. A file without one must have the announced length
-and be one that can be read; its hash is noted beside it, for ``fusedream-nb models verify``.
+While a file comes it is called ``NAME.part``. One without a published hash must have the announced length and
+be one that can be read; its hash is noted beside it, for ``fusedream-nb models verify``.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import sys
 import time
 import zipfile
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from .weights import Entry, File, note, sha256
@@ -23,16 +21,14 @@ from .weights import Entry, File, note, sha256
 TIMEOUT = 30.0  # seconds in which a server must say something
 ROUNDS = 2  # times that the mirrors are gone through
 PAUSE = 1.0  # seconds between the rounds
-CHUNK = 1 << 16  # bytes: at most these are lost where a download is interrupted
-_YES = ("1", "on", "true", "yes")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _HERE = (*_NO_ROOM, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)  # no other source mends it
 
 
 def offline() -> bool:
     """Whether FUSEDREAM_OFFLINE or HF_HUB_OFFLINE asks for no downloads."""
-    names = ("FUSEDREAM_OFFLINE", "HF_HUB_OFFLINE")
-    return any(os.environ.get(name, "").strip().lower() in _YES for name in names)
+    asked = (os.environ.get(name, "") for name in ("FUSEDREAM_OFFLINE", "HF_HUB_OFFLINE"))
+    return any(value.strip().lower() in ("1", "on", "true", "yes") for value in asked)
 
 
 def sources(row: Entry, file: File) -> tuple[str, ...]:
@@ -48,11 +44,8 @@ def fetch(row: Entry, *, again: bool = False, timeout: float = TIMEOUT, pause: f
     file wait for each other. Raises FileNotFoundError, saying what to put where, if downloads are switched
     off (see :func:`offline`) or no source has a right file, and OSError where there is no room.
     """
-
-    def bad(file: File) -> bool:
-        return row.verify(file)[0] == "wrong" if again else not (row.folder / file.name).exists()
-
-    files = [file for file in row.files if bad(file)]
+    files = [file for file in row.files if again or not (row.folder / file.name).exists()]
+    files = [file for file in files if row.verify(file)[0] == "wrong"]
     if files and offline():
         raise FileNotFoundError(f"{row.missing()} Downloads are off (FUSEDREAM_OFFLINE, HF_HUB_OFFLINE).")
     for file in files:
@@ -87,77 +80,60 @@ def _bring(row: Entry, file: File, timeout: float, pause: float) -> None:
                 except (OSError, ValueError) as error:
                     if getattr(error, "errno", None) in _HERE:
                         raise
-                    status, kind = _status(error), type(error).__name__
-                    failures[url] = (
-                        f"HTTP {status}" if status else kind if isinstance(error, OSError) else str(error)
-                    )
+                    status = getattr(getattr(error, "response", None), "status_code", None)
+                    said = type(error).__name__ if isinstance(error, OSError) else str(error)
+                    failures[url] = f"HTTP {status}" if status else said
     listed = "; ".join(f"{url} ({what})" for url, what in failures.items())
     raise FileNotFoundError(f"{row.missing()} No source gave {file.name}: {listed}.")
-
-
-def _status(error: Exception) -> int | None:
-    return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def _retrieve(url: str, file: File, target: Path, timeout: float) -> None:
     """Download from one source by pooch, which names the file once its hash is the published one."""
     import pooch
+    from tqdm import tqdm
+
+    part = target.with_name(f"{target.name}.part")
+    hidden = not (sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel"))
+
+    def download(url: str, output: str, pooch_: object) -> None:
+        with (
+            tqdm(desc=file.name, total=1, unit="B", unit_scale=True, disable=hidden) as bar,
+            part.open("wb") as stream,
+        ):
+            headers = {"Accept-Encoding": "identity"}
+            pooch.HTTPDownloader(bar, timeout=timeout, headers=headers)(url, stream, pooch_)
+        _check(part, file, bar.total)
+        part.replace(output)
 
     pooch.get_logger().setLevel("WARNING")
     note(target).unlink(missing_ok=True)
-    if not file.whole_hash:
-        target.unlink(missing_ok=True)  # pooch would take whatever lies there
     known = f"sha256:{file.sha256}" if file.whole_hash else None
-    pooch.retrieve(url, known, target.name, target.parent, downloader=_Resumed(file, target, timeout))
-    if not file.whole_hash:
+    if not known:
+        target.unlink(missing_ok=True)  # pooch would take whatever lies there
+    free, required = shutil.disk_usage(target.parent).free, file.bytes or 0
+    if required > free:
+        raise OSError(errno.ENOSPC, f"{free:,} bytes are free, {required:,} are required", str(target))
+    try:
+        pooch.retrieve(url, known, target.name, target.parent, downloader=download)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise OSError(errno.ENOSPC, "There is no room on the disk for this file", str(target)) from error
+    finally:
+        part.unlink(missing_ok=True)
+    if not known:
         note(target).write_text(f"{sha256(target)}\n")
 
 
-@dataclass
-class _Resumed:
-    """A downloader for pooch: appends to NAME.part, and hands that over once it is a whole file."""
-
-    file: File
-    target: Path
-    timeout: float
-
-    def __call__(self, url: str, output: str, pooch: object) -> None:
-        from pooch import HTTPDownloader
-        from tqdm import tqdm
-
-        part = self.target.with_name(f"{self.target.name}.part")
-        have = part.stat().st_size if self.file.whole_hash and part.exists() else 0
-        free, required = shutil.disk_usage(part.parent).free, (self.file.bytes or 0) - have
-        if required > free:
-            raise OSError(errno.ENOSPC, f"{free:,} bytes are free, {required:,} are required", str(part))
-        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-        hidden = not (sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel"))
-        try:
-            bar = tqdm(desc=self.file.name, total=1, unit="B", unit_scale=True, disable=hidden)
-            with bar, part.open("ab" if have else "wb") as stream:
-                HTTPDownloader(bar, CHUNK, timeout=self.timeout, headers=headers)(url, stream, pooch)
-            check(part, self.file, have + bar.total if bar.total else None)
-            os.replace(part, output)
-        except (OSError, ValueError) as error:
-            no_room = getattr(error, "errno", None) in _NO_ROOM
-            useless = isinstance(error, ValueError) or no_room or _status(error) == 416
-            if useless or not self.file.whole_hash or not part.stat().st_size:
-                part.unlink(missing_ok=True)
-            if no_room:
-                message = "There is no room on the disk for this file"
-                raise OSError(errno.ENOSPC, message, str(self.target)) from error
-            raise
-
-
-def check(part: Path, file: File, announced: int | None) -> None:
-    """Raise ValueError unless a file has its length and hash, where known, and the announced length.
+def _check(part: Path, file: File, announced: int) -> None:
+    """Raise ValueError unless a file has its length and hash, where known, and the announced length, if any.
 
     Without a whole hash it must be one that can be read as what its name says: not every change is noticed,
     but pages, pieces and other files are.
     """
     size = part.stat().st_size
     for expected, who in ((file.bytes, "it should have"), (announced, "the server announced")):
-        if expected is not None and size != expected:
+        if expected and size != expected:
             raise ValueError(f"{size:,} bytes came, not the {expected:,} that {who}")
     if file.whole_hash:
         return  # pooch checks it

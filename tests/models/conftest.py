@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -32,10 +31,7 @@ FAULTS = (
 
 
 class Mirror(ThreadingHTTPServer):
-    """Answers ``/any/path`` by the next behaviour in its script; the last one stays.
-
-    "right" is the whole file, or the range that is asked for; "no ranges" the whole file in any case.
-    """
+    """Answers ``/any/path`` by the next behaviour in its script, "right" or a fault; the last one stays."""
 
     daemon_threads = True
 
@@ -74,8 +70,7 @@ class _Handler(BaseHTTPRequestHandler):
         script = self.server.scripts[self.path]
         self.content = self.server.contents.get(self.path, self.server.content)
         act = script.popleft() if len(script) > 1 else script[0]
-        start = int((re.match(r"bytes=(\d+)-$", self.headers.get("Range") or "") or [0, 0])[1])
-        self.server.asked.append((self.path, start))
+        self.server.asked.append(self.path)
         if act == "hang up":
             return
         if isinstance(act, int):
@@ -86,28 +81,26 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
         elif act in ("page", "empty"):
             self._send(PAGE if act == "page" else b"")
-        elif start and start >= len(self.content) and act != "no ranges":
-            self.send_error(416)
         else:
-            self._file(act, 0 if act == "no ranges" else start)
+            self._file(act)
 
-    def _file(self, act: str, start: int) -> None:
-        body = bytearray(self.content[start:])
+    def _file(self, act: str) -> None:
+        body = bytearray(self.content)
         if act == "wrong":
             body[len(body) // 2] ^= 1
         elif act == "more":
             body += b"more"
-        whole = act in ("right", "wrong", "more", "no ranges")
+        whole = act in ("right", "wrong", "more")
         sent = body if whole else body[: len(body) // 2]
         announced = None if act == "half, unannounced" else len(body)
-        self._send(bytes(sent), 206 if start else 200, announced)
+        self._send(bytes(sent), announced)
         if act == "stall":
             self.wfile.flush()
             self.server.stalled.set()
             self.server.released.wait()
 
-    def _send(self, body: bytes, status: int = 200, announced: int | None = -1) -> None:
-        self.send_response(status)
+    def _send(self, body: bytes, announced: int | None = -1) -> None:
+        self.send_response(200)
         if announced is not None:
             self.send_header("Content-Length", str(len(body) if announced < 0 else announced))
         self.end_headers()
