@@ -6,9 +6,9 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,7 +19,7 @@ from fusedream_nb.records import png
 if TYPE_CHECKING:
     import torch
 
-    from fusedream_nb.method.run import Run, State, Step
+    from fusedream_nb.method.run import Run, Step
 
 EVERY = 30.0  # seconds between two checkpoints
 FILE = "state.pt"
@@ -31,13 +31,9 @@ def checkpointed(run: Run[S], folder: str | Path, *, every: float = EVERY) -> It
 
     The state is that after a step: the first, then one every so many seconds (0: each), then the last.
     Going on begins with the saved step again. Call it before knobs are turned.
-    Raises ValueError, before any work, where the folder holds another run's state or a damaged one, and
-    OSError where it cannot be written to.
+    Raises what :func:`restore` raises, before any work, and OSError where the folder cannot be written to.
     """
-    state = load_state(run, folder)
-    if state is not None:
-        with undamaged(Path(folder) / FILE):
-            run.load_state_dict(state)
+    restore(run, folder)
     return _saving(run, Path(folder), every)
 
 
@@ -50,28 +46,30 @@ def _saving(run: Run[S], folder: Path, every: float) -> Iterator[S]:
         yield step
 
 
-def save_state(run: Run[Any], folder: str | Path) -> Path:
-    """Write a run's state after its last step to a folder, atomically; raises OSError where it cannot be."""
+def save_state(run: Run[Any], folder: Path, others: Mapping[Path, Any] | None = None) -> Path:
+    """Write a run's state to a folder, and before it other things by file; raises OSError."""
     import torch
 
-    buffer, path = BytesIO(), Path(folder) / FILE
-    torch.save({"made_by": made_by(run), "state": run.state_dict()}, buffer)
-    png.write({path: buffer.getvalue()})
+    path, files = folder / FILE, {}
+    for file, what in {**(others or {}), path: {"made_by": made_by(run), "state": run.state_dict()}}.items():
+        buffer = BytesIO()
+        torch.save(what, buffer)
+        files[file] = buffer.getvalue()
+    png.write(files)
     return path
 
 
-def load_state(run: Run[Any], folder: str | Path) -> State | None:
-    """Return the state of a run that a folder holds, or None where it holds none.
+def restore(run: Run[Any], folder: str | Path) -> None:
+    """Set a run to the state that a folder holds, if it holds one.
 
     Raises ValueError for another run's state and for a file that is damaged, OSError where it cannot be read.
     """
     import torch
 
     path = Path(folder) / FILE
-    try:
-        data = BytesIO(path.read_bytes())
-    except FileNotFoundError:
-        return None
+    if not path.exists():
+        return
+    data = BytesIO(path.read_bytes())
     with undamaged(path):
         saved = torch.load(data, map_location=device_of(run), weights_only=True)
         made, state = saved["made_by"], saved["state"]
@@ -81,7 +79,8 @@ def load_state(run: Run[Any], folder: str | Path) -> State | None:
     if made != mine:
         other = next(name for name in mine if made.get(name) != mine[name])
         raise ValueError(f"{path} is another run's ({other} differs); choose another folder or remove it.")
-    return state
+    with undamaged(path):
+        run.load_state_dict(state)
 
 
 @contextmanager
@@ -119,11 +118,10 @@ def text_of(value: Any) -> Any:  # noqa: ANN401
     if isinstance(value, Score):
         parts = {name: part for name, part in vars(value).items() if name != "at_once"}  # goes with memory
         return {"is": type(value).__name__, **parts}
-
     if isinstance(value, torch.Tensor):
         return hashlib.sha256(value.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
     if hasattr(value, "parameters"):  # a start, which the run moves
         return f"{type(value).__name__} {[list(t.shape) for t in value.parameters()]}"
-    fields = vars(value) if hasattr(value, "__dataclass_fields__") else {}
+    fields = vars(value) if is_dataclass(value) else {}
     tensors = {name: text_of(each) for name, each in fields.items() if isinstance(each, torch.Tensor)}
     return re.sub(r" at 0x[0-9a-f]+", "", f"{type(value).__name__} {tensors}" if tensors else repr(value))

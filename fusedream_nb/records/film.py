@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import tempfile
 import warnings
 from collections.abc import Callable
 from io import BytesIO
@@ -41,18 +40,16 @@ class Film:
         self._step = step
         if step.index % max(1, math.ceil(step.total / FRAMES)) == 0:
             rows = enumerate(step.frames())
-            png.write({self._path(step.index, i): png.encode(_row(pictures), "") for i, pictures in rows})
-
-    def _path(self, index: int, result: int) -> Path:
-        return self.folder / f"frame-{index:08d}-{result}.png"
+            name = f"frame-{step.index:08d}"
+            png.write({self.folder / f"{name}-{i}.png": png.encode(_row(row), "") for i, row in rows})
 
     def encode(self, result: int) -> dict[str, bytes]:
         """Return the film of a run's result by suffix; warns of a kind that cannot be made."""
         if self._step is None:
             return {}
-        last = self._step.index
-        paths = [path for path in sorted(self.folder.glob(f"frame-*-{result}.png")) if _index(path) <= last]
-        if not paths or _index(paths[0]) > 0:
+        last = f"frame-{self._step.index:08d}-{result}.png"
+        paths = [path for path in sorted(self.folder.glob(f"frame-*-{result}.png")) if path.name <= last]
+        if not paths or paths[0].name != f"frame-{0:08d}-{result}.png":
             warnings.warn("The film lacks the frames from before the run was resumed.", stacklevel=2)
         best = png.levels(_row(self._step.frames(best=True)[result]))
         made = {}
@@ -63,10 +60,6 @@ class Film:
                 why = str(error).strip().splitlines() or [type(error).__name__]
                 warnings.warn(f"There is no {suffix[1:].upper()} of the film ({why[0]}).", stacklevel=2)
         return made
-
-
-def _index(path: Path) -> int:
-    return int(path.stem.split("-")[1])
 
 
 def _row(pictures: list[Tensor]) -> Tensor:
@@ -90,7 +83,7 @@ def _row(pictures: list[Tensor]) -> Tensor:
 
 def _encoders() -> dict[str, Callable[[list[ndarray]], bytes]]:
     """Return what makes a film of frames, by suffix."""
-    return {".gif": _gif, **({".mp4": _mp4} if importlib.util.find_spec("imageio_ffmpeg") else {})}
+    return {".gif": _gif} | ({".mp4": _mp4} if importlib.util.find_spec("imageio_ffmpeg") else {})
 
 
 def _gif(frames: list[ndarray]) -> bytes:
@@ -106,8 +99,5 @@ def _gif(frames: list[ndarray]) -> bytes:
 def _mp4(frames: list[ndarray]) -> bytes:
     import imageio.v3 as imageio
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "film.mp4"
-        own = ["-metadata", f"comment={png.CHUNK}"]
-        imageio.imwrite(path, frames, fps=RATE, macro_block_size=2, output_params=own)
-        return path.read_bytes()
+    own = {"macro_block_size": 2, "output_params": ["-metadata", f"comment={png.CHUNK}"]}
+    return imageio.imwrite("<bytes>", frames, extension=".mp4", plugin="FFMPEG", fps=RATE, **own)

@@ -133,8 +133,21 @@ def draw(
     try:
         with threads(job.threads):
             while job.done < len(job.groups):
-                show = watch(_names(job.groups[job.done][0]))
-                _draw(job, models, out, rows, show, every, knobs or {})
+                prompts, _ = job.groups[job.done]
+                show = watch([text if isinstance(text, str) else Path(text["path"]).name for text in prompts])
+                run, folder = begin(job, models), job.folder(out) / f"batch-{job.done}"
+                steps, film = checkpointed(run, folder, every=every), Film(folder) if job.film else None
+                run.set(**knobs or {})
+                try:
+                    for step in steps:
+                        if film:
+                            film.add(step)
+                        show(step)
+                except KeyboardInterrupt:
+                    if run.step is not None:
+                        rows += _save(run, out, film)
+                    raise
+                rows += _save(run, out, film)
                 job = replace(job, done=job.done + 1)
                 if job.done < len(job.groups):
                     job.keep(out)
@@ -146,37 +159,6 @@ def draw(
                     out.rmdir()
         raise
     job.forget(out)
-
-
-def _names(prompts: list[Any]) -> list[str]:
-    """Return prompts as JSON holds them for a reader: a picture by its file's name."""
-    return [prompt if isinstance(prompt, str) else Path(prompt["path"]).name for prompt in prompts]
-
-
-def _draw(
-    job: Job,
-    models: Models,
-    out: Path,
-    rows: list[Row],
-    show: Callable[[Step], object],
-    every: float,
-    knobs: dict[str, Any],
-) -> None:
-    """Run a job's next batch, and add the rows of its pictures."""
-    run, folder = begin(job, models), job.folder(out) / f"batch-{job.done}"
-    steps = checkpointed(run, folder, every=every)
-    run.set(**knobs)
-    film = Film(folder) if job.film else None
-    try:
-        for step in steps:
-            if film:
-                film.add(step)
-            show(step)
-    except KeyboardInterrupt:
-        if run.step is not None:
-            rows += _save(run, out, film)
-        raise
-    rows += _save(run, out, film)
 
 
 def _save(run: Run[Any], out: Path, film: Film | None) -> list[Row]:

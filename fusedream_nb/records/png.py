@@ -96,14 +96,11 @@ class Taken(FileExistsError):
 
 def _claim(part: Path, path: Path) -> None:
     """Give a file its own name unless there is one of that name; atomic wherever links are."""
+    with suppress(OSError):  # the name is taken, or the file system has no links
+        return os.link(part, path)
     try:
-        try:
-            os.link(part, path)
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without links
-            with path.open("xb") as file:
-                file.write(part.read_bytes())
+        with path.open("xb") as file:
+            file.write(part.read_bytes())
     except FileExistsError as error:
         raise Taken(path) from error
 

@@ -24,7 +24,6 @@ from fusedream_nb.records import png
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fusedream_nb.method.config import RunConfig
     from fusedream_nb.method.run import Run
     from fusedream_nb.models import Models
 
@@ -98,14 +97,19 @@ def describe(run: Run[Any]) -> list[tuple[Tensor, Record]]:
     step, config = run.step, run.config
     if step is None:
         raise ValueError("A run that has not begun has no picture; take a step first.")
-    shared = {
+    try:
+        asked = {"options": packed(config.options), "batch_prompts": packed(config.prompts)}
+    except TypeError as error:
+        raise ValueError(
+            f"The picture cannot be kept with what made it: {error}; give a picture as the Path of its file."
+        ) from error
+    shared = asked | {
         **provenance(run.models),
         **{name: value for name, value in asdict(config.budget).items() if name != "name"},
         "method": config.method,
         "budget": config.budget.name,
         "steps_done": step.index,
         "seconds": round(step.seconds, 3),
-        **_asked(config),
         "knobs": run.log,
         "batch_seeds": config.seeds,
     }
@@ -117,18 +121,6 @@ def describe(run: Run[Any]) -> list[tuple[Tensor, Record]]:
         own = {"score": score, "judge_score": judge, "place": place, "texts": packed(words)}
         found.append((image, Record(", ".join(map(str, words)), seed, **own, **shared)))
     return found
-
-
-def _asked(config: RunConfig) -> dict[str, Any]:
-    """Return a run's options and prompts as JSON holds them."""
-    from fusedream_nb.method.config import packed
-
-    try:
-        return {"options": packed(config.options), "batch_prompts": packed(config.prompts)}
-    except TypeError as error:
-        raise ValueError(
-            f"The picture cannot be kept with what made it: {error}; give a picture as the Path of its file."
-        ) from error
 
 
 def provenance(models: Models) -> dict[str, Any]:
@@ -156,25 +148,20 @@ def hashes(model: str, *others: str) -> dict[str, str]:
 
     Each is a name that can be loaded, a folder or a file; what is none of these is passed over.
     """
-    from fusedream_nb.models.weights import sha256
+    from fusedream_nb.models.weights import entry, sha256
 
-    files = {name: path for each in (*others, model) for name, path in _files(each, each == model).items()}
-    return {name: sha256(path) for name, path in files.items()}
-
-
-def _files(name: str, bare: bool) -> dict[str, Path]:
-    """Return the files of a model by name; those of a path without the folder's name, if bare."""
-    from fusedream_nb.models.weights import entry
-
-    head, path = name.partition("/")[0], Path(name)
-    if head != "stickers" and path.exists():  # as load() looks for it
-        found = sorted(path.glob("*.*")) if path.is_dir() else [path]
-        return {each.name if bare else f"{path.name}/{each.name}": each for each in found}
-    try:
-        row = entry(head if head == "stickers" else name)
-    except ValueError:
-        return {}
-    return {f"{row.name}/{file.name}": row.folder / file.name for file in row.files}
+    found: dict[str, Path] = {}
+    for name in (*others, model):
+        head, path = name.partition("/")[0], Path(name)
+        if head != "stickers" and path.exists():  # as load() looks for it
+            front = "" if name == model else f"{path.name}/"
+            files = sorted(path.glob("*.*")) if path.is_dir() else [path]
+            found |= {front + each.name: each for each in files}
+        else:
+            with suppress(ValueError):
+                row = entry(head if head == "stickers" else name)
+                found |= {f"{row.name}/{file.name}": row.folder / file.name for file in row.files}
+    return {name: sha256(path) for name, path in found.items()}
 
 
 def _judge(images: Tensor, models: Models, texts: Sequence[Sequence[Any]]) -> list[float]:

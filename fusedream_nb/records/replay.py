@@ -6,13 +6,12 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import fields
 from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fusedream_nb.records import png
-from fusedream_nb.records.record import FORMAT, SURROUNDINGS, Record, describe, hashes, read_record
+from fusedream_nb.records.record import FORMAT, NUMBERS, SURROUNDINGS, Record, describe, hashes, read_record
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,7 +57,15 @@ def rerun(
     show = watch([record.prompt])
     try:
         with threads(record.threads):
-            run = _begin_again(record, device)
+            run = run_of(
+                record.method,
+                record.batch_prompts or [record.prompt],
+                record.batch_seeds or [record.seed],
+                {"name": record.budget, **{name: getattr(record, name) for name in NUMBERS}},
+                record.options,
+                _load_again(record, device),
+                record.format,
+            )
             turned: dict[int, dict[str, Any]] = {}
             for entry in record.knobs:
                 own = {run.renamed.get(k, k): v for k, v in entry.items() if k != "step"}
@@ -84,22 +91,6 @@ def threads(wanted: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _begin_again(record: Record, device: str | None) -> Run[Any]:
-    """Return the run of a record's batch, before its first step."""
-    from fusedream_nb.method.budgets import Budget
-
-    sizes = {f.name: getattr(record, f.name) for f in fields(Budget) if f.name != "name"}
-    return run_of(
-        record.method,
-        record.batch_prompts or [record.prompt],
-        record.batch_seeds or [record.seed],
-        {"name": record.budget, **sizes},
-        record.options,
-        _load_again(record, device),
-        record.format,
-    )
 
 
 def run_of(

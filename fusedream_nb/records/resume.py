@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from importlib import import_module
-from io import BytesIO
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from fusedream_nb.method.run import Run, Step
 from fusedream_nb.method.transport import TransportStep
 from fusedream_nb.method.views import Places
 from fusedream_nb.models.generators import Latent
-from fusedream_nb.records import checkpoint, png
+from fusedream_nb.records import checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,26 +45,18 @@ def checkpoints(folder: str | Path | None = None) -> None:
     path = Path(folder or os.environ.get("FUSEDREAM_CHECKPOINTS") or "")
     if path.parts[:3] == ("/", "content", "drive") and not Path("/content/drive/MyDrive").exists():
         import_module("google.colab.drive").mount("/content/drive")
-    Run.keeper = Keeper(path) if path.name else None
+    asked = Counter[str]()
 
-
-class Keeper:
-    """Wraps a run in an iterator that keeps its steps in a folder of its own, and takes them from there."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.asked = folder, Counter[str]()
-
-    def __call__(self, run: Run[Any]) -> Iterator[Step]:
-        """Return the steps of a run; raises as :func:`fusedream_nb.records.checkpoint.checkpointed`."""
-        asked = json.dumps([checkpoint.made_by(run), *_begun(run)], default=checkpoint.text_of)
-        name = hashlib.sha256(asked.encode()).hexdigest()[:12]
-        self.asked[name] += 1
-        place = self.folder / f"{run.method}-{name}-{self.asked[name]}"
-        state = checkpoint.load_state(run, place)
-        if state is not None:
-            with checkpoint.undamaged(place / checkpoint.FILE):
-                run.load_state_dict(state)
+    def keeper(run: Run[Any]) -> Iterator[Step]:
+        """Return the steps of a run, kept in a folder of its own; raises as :func:`.checkpoint.restore`."""
+        what = json.dumps([checkpoint.made_by(run), *_begun(run)], default=checkpoint.text_of)
+        name = hashlib.sha256(what.encode()).hexdigest()[:12]
+        asked[name] += 1
+        place = path / f"{run.method}-{name}-{asked[name]}"
+        checkpoint.restore(run, place)
         return _steps(run, place)
+
+    Run.keeper = keeper if path.name else None
 
 
 def _begun(run: Run[Any]) -> list[Any]:
@@ -77,45 +68,33 @@ def _begun(run: Run[Any]) -> list[Any]:
 
 def _steps(run: Run[Any], place: Path) -> Iterator[Step]:
     past: list[Step] = _load(place / "steps.pt", run)[: run.index] if run.index else []
-    moment: Step | None = None
+    large: dict[str, Any] = {}
     for step in past:
         file = place / f"{step.index:06}.pt"
-        moment = _changed(_load(file, run), Tensor.float) if file.exists() else moment
-        yield replace(step, **{name: getattr(moment, name) for name in _large(step)})
+        large = _large(_load(file, run), Tensor.float) if file.exists() else large
+        yield replace(step, **large)
     files: dict[Path, Any] = {}
     due = 0.0
     while (now := next(run, None)) is not None:
+        large = _large(now, Tensor.half)
         if now.index % max(1, now.total // MOMENTS) == 0:
-            files[place / f"{now.index:06}.pt"] = _changed(now, Tensor.half)
-        past.append(replace(now, **dict.fromkeys(_large(now))))
+            files[place / f"{now.index:06}.pt"] = replace(now, **large)
+        past.append(replace(now, **dict.fromkeys(large)))
         if monotonic() >= due or now.index >= now.total:
-            png.write({path: _bytes(what) for path, what in (files | {place / "steps.pt": past}).items()})
-            checkpoint.save_state(run, place)
+            checkpoint.save_state(run, place, files | {place / "steps.pt": past})
             files, due = {}, monotonic() + checkpoint.EVERY
         yield now
 
 
-def _large(step: Step) -> dict[str, Any]:
-    """Return the fields of a step that are large, or were taken out of it."""
-    found = {field.name: getattr(step, field.name) for field in fields(step)}
-    return {
-        name: value
-        for name, value in found.items()
-        if value is None or isinstance(value, Latent) or (isinstance(value, Tensor) and value.numel() > LARGE)
+def _large(step: Step, change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    """Return the fields of a step that are large, with a function applied to their tensors."""
+    own = {field.name: getattr(step, field.name) for field in fields(step)}
+    latents = {name: value.map(change) for name, value in own.items() if isinstance(value, Latent)}
+    return latents | {
+        name: change(value)
+        for name, value in own.items()
+        if isinstance(value, Tensor) and value.numel() > LARGE
     }
-
-
-def _changed(step: Step, change: Callable[[Tensor], Tensor]) -> Step:
-    """Return a step with a function applied to what is large in it."""
-    large = _large(step).items()
-    new: dict[str, Any] = {n: x.map(change) if isinstance(x, Latent) else change(x) for n, x in large}
-    return replace(step, **new)
-
-
-def _bytes(what: Any) -> bytes:  # noqa: ANN401
-    buffer = BytesIO()
-    torch.save(what, buffer)
-    return buffer.getvalue()
 
 
 def _load(path: Path, run: Run[Any]) -> Any:  # noqa: ANN401

@@ -18,7 +18,7 @@ from fusedream_nb.method.budgets import Budget
 from fusedream_nb.method.config import packed
 from fusedream_nb.method.run import Run
 from fusedream_nb.records import checkpoint, jobs, png
-from fusedream_nb.records.checkpoint import checkpointed, load_state, save_state
+from fusedream_nb.records.checkpoint import checkpointed, restore, save_state
 from fusedream_nb.records.record import read_record
 
 TINY = Budget("tiny", M=4, k=2, steps=6, copies=2, lr=0.02, start_copies=1, judged_copies=2)
@@ -76,8 +76,8 @@ def test_the_state_is_that_of_a_seldom_moment_too(models, tmp_path):
 
 def test_what_is_no_state_of_this_run_is_named(models, tmp_path):
     run = dog(models)
-    assert load_state(run, tmp_path) is None
-    next(run)
+    restore(run, tmp_path)  # where none is, the run begins
+    assert next(run).index == 0
     path = save_state(run, tmp_path)
     others = {
         "prompts": fd.fusedream("a cat", models, seed=3, budget=TINY),
