@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fusedream_nb.models.biggan_files import save
+from fusedream_nb.models.biggan import Shape
+from fusedream_nb.models.biggan_files import CLASS
 from fusedream_nb.models.stickers.nouns import NOUNS
 from fusedream_nb.models.weights import STICKERS, sha256
 
@@ -43,6 +45,15 @@ def pack(runs: Path, target: Path = STICKERS, only: Collection[str] = ()) -> Non
     write_manifest(target)
 
 
+def save_biggan(
+    shape: Shape, tensors: dict[str, Tensor], class_names: Sequence[str] = (), *, folder: Path
+) -> None:
+    """Write the config.json and model.safetensors of a BigGAN into a folder that is there."""
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors")
+    names = {"class_names": class_names} if class_names else {}
+    _describe(folder / "config.json", {"_class_name": CLASS, **asdict(shape), **names})
+
+
 def write_manifest(target: Path) -> None:
     """Write the sizes and hashes of all files of a folder of weights."""
     manifest = target / "manifest.json"
@@ -56,7 +67,7 @@ def write_manifest(target: Path) -> None:
 
 def _write(name: str, tensors: dict[str, Tensor], folder: Path) -> None:
     if name == "generator":
-        save(SHAPE, tensors, NOUNS, folder=folder)
+        save_biggan(SHAPE, tensors, NOUNS, folder=folder)
     elif name in CLIP_CONFIGS:
         scale, offset = tensors.pop("presence").tolist()
         save_file(tensors, folder / "open_clip_model.safetensors")

@@ -15,9 +15,11 @@ from .weights import CLIP, JUDGE, entry
 if TYPE_CHECKING:
     import torch
 
+    from .biggan import BigGAN, BigGANDeep
     from .encoders import Clip
     from .generators import Generator
     from .perceptual import Perceptual
+    from .vqgan import VQGAN
 
 KINDS = (".ckpt", ".pt", ".pth", ".safetensors", ".bin")  # of files that hold a generator
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -136,12 +138,11 @@ def load(
             warnings.simplefilter("ignore", (UserWarning, FutureWarning))
             return Perceptual.from_path(path, linear_heads=not embedded).to(chosen)
 
+    place = _path("stickers/generator" if name == "stickers" else name)
     return Models(
         name=name,
         world="sticker world" if embedded else "",
-        generator=_generator(
-            _path("stickers/generator" if name == "stickers" else name), canvas, chosen, dtype
-        ),
+        generator=_generator(place, canvas).to(chosen, dtype),
         clip=encoder(clip or ("stickers/clip" if embedded else CLIP)),
         judge=cast("Clip", Later(lambda: encoder(judge or ("stickers/judge" if embedded else JUDGE)))),
         perceptual=cast("Perceptual", Later(distance)),
@@ -151,12 +152,8 @@ def load(
 
 
 def _generator(
-    path: Path,
-    canvas: tuple[int, int] | None,
-    device: torch.device,
-    dtype: torch.dtype,
-    truncation: float = 1.0,
-) -> Generator:
+    path: Path, canvas: tuple[int, int] | None = None, truncation: float = 1.0
+) -> BigGAN | BigGANDeep | VQGAN:
     from .biggan import BigGAN, BigGANDeep
     from .biggan_files import is_biggan
     from .generators import IMAGENET, imagenet
@@ -165,11 +162,11 @@ def _generator(
     if path.is_file() and path.suffix not in KINDS:
         raise ValueError(f"{path} is no generator; a file of one ends in {', '.join(KINDS)}.")
     if is_vqgan(path):
-        return VQGAN.from_folder(path, canvas=canvas).to(device, dtype)
+        return VQGAN.from_folder(path, canvas=canvas)
     if canvas is not None:
         raise ValueError("A BigGAN draws pictures of one size; a canvas is for a VQGAN.")
     kind = BigGAN if is_biggan(path) else BigGANDeep
-    generator = kind.from_path(path, truncation=truncation).to(device, dtype)
+    generator = kind.from_path(path, truncation=truncation)
     if not generator.class_names and len(generator.embeddings) == IMAGENET:
         generator.class_names = imagenet()
     return generator

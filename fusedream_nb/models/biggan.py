@@ -177,18 +177,10 @@ class BigGAN(ClassConditional):
         return cls(network, embeddings, truncation=truncation, class_names=names)
 
     def decode(self, latent: Latent) -> Tensor:
-        """Return the pictures [n, 3, size, size] in [-1, 1] of z [n, z_dim], y [n, dim], or of one a layer.
-
-        Then they are z [n, layers, z_dim], y [n, layers, dim]. Raises ValueError for other shapes.
-        """
-        z, y = latent.z, latent.y
-        if y is None:
-            raise ValueError("A BigGAN requires a class embedding y beside z; this latent has none.")
+        """Return the pictures; of each layer's z its own part is read."""
+        z, y = self.checked(latent)
         if z.ndim == 2:
-            z, y = z[:, None].expand(-1, self.layers, -1), y[:, None].expand(-1, self.layers, -1)
-        if z.shape[1:] != (self.layers, self.z_dim):
-            shapes = f"[n, {self.z_dim}] or [n, {self.layers}, {self.z_dim}]"
-            raise ValueError(f"This BigGAN requires latents z {shapes}, not {list(latent.z.shape)}.")
+            z, y = (t[:, None].expand(-1, self.layers, -1) for t in (z, y))
         parts = z.unflatten(2, (self.layers, -1)).diagonal(dim1=1, dim2=2).mT  # [n, layers, chunk]
         return compute(self, self.network, parts, y)
 
@@ -303,15 +295,7 @@ class BigGANDeep(ClassConditional):
         return cls(config, tensors, truncation=truncation, source=file)
 
     def decode(self, latent: Latent) -> Tensor:
-        """Return the pictures [n, 3, size, size] in [-1, 1] of z, y [n, dim], or [n, layers, dim] (BigSleep).
-
-        Raises ValueError for a latent without y, and for another number of layers.
-        """
-        if latent.y is None:
-            raise ValueError("A BigGAN requires a class embedding y beside z; this latent has none.")
-        condition = torch.cat([latent.z, latent.y], -1)
-        if condition.ndim == 2:
-            return compute(self, self.network, *[condition] * self.layers)
-        if condition.shape[1] != self.layers:
-            raise ValueError(f"This BigGAN reads {self.layers} latents, not {condition.shape[1]}.")
-        return compute(self, self.network, *condition.unbind(1))
+        """Return the pictures."""
+        condition = torch.cat(self.checked(latent), -1)
+        rows = [condition] * self.layers if condition.ndim == 2 else condition.unbind(1)
+        return compute(self, self.network, *rows)

@@ -9,10 +9,8 @@ names. FuseDream's own code loads its file with batch norms of ε 1e-5; the weig
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -28,7 +26,6 @@ from .files import (
     read_file,
     read_tensors,
     rename,
-    write_tensors,
 )
 
 EPS = 1e-4  # of the batch norms
@@ -115,16 +112,6 @@ def read(path: Path) -> tuple[Network, Tensors, tuple[str, ...]]:
         return Network(_shape(tensors, path)), tensors, ()
 
 
-def save(
-    shape: Shape, tensors: Mapping[str, Tensor], class_names: Sequence[str] = (), *, folder: Path
-) -> None:
-    """Write config.json and model.safetensors into a folder that is there."""
-    write_tensors(tensors, folder / "model.safetensors")
-    names = {"class_names": class_names} if class_names else {}
-    config = {"_class_name": CLASS, **asdict(shape), **names}
-    (folder / "config.json").write_text(json.dumps(config, indent=1))
-
-
 def convert(tensors: Mapping[str, Tensor], source: Path) -> Tensors:
     """Return a release's tensors under this module's names, each weight over its spectral norm."""
     kept = {k: v for k, v in tensors.items() if not _TRAINING.search(k)}
@@ -134,8 +121,7 @@ def convert(tensors: Mapping[str, Tensor], source: Path) -> Tensors:
         return {name: _reorder(name, value, plain) for name, value in plain.items()}
     if "shared.weight" in kept:
         plain = {rename(k, _AUTHORS): v for k, v in _authors_weights(kept).items()}
-        one = ("means", "variances")
-        return {k: v[None] if k.rpartition(".")[2] in one else v for k, v in plain.items()}
+        return {k: v[None] if k.endswith((".means", ".variances")) else v for k, v in plain.items()}
     raise ValueError(
         f"{source} is no BigGAN that is known: its names should be those of ivclab's release "
         "(g_z.g_linear.weight_orig, …) or of the authors' code (shared.weight, …)."
@@ -227,10 +213,7 @@ def deep(tensors: Mapping[str, Tensor], truncation: float, eps: float) -> Tensor
     for gamma in [k for k in found if k.endswith(".gamma")]:
         out = f"{gamma.removesuffix('gamma')}out.weight"
         found[out] = _pop(found, out, gamma) * found.pop(gamma)
-    last = {
-        k: v[:3] for k, v in found.items() if k.startswith("conv_to_rgb.")
-    }  # of the channels, three are kept
-    return found | last
+    return found | {k: v[:3] for k, v in found.items() if k.startswith("conv_to_rgb.")}  # red, green, blue
 
 
 def _statistics(means: Tensor, variances: Tensor, place: float, eps: float) -> tuple[Tensor, Tensor]:

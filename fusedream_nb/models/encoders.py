@@ -99,26 +99,22 @@ class Clip:
 
     def _unread(self, text: str) -> list[str]:
         """Return a sentence without its subject for each way in which a text is not read as it stands."""
-        notes, unknown = [], self.unknown_words(text)
-        if unknown:
-            listed = ", ".join(f"'{word}'" for word in unknown[:5]) + (", …" if len(unknown) > 5 else "")
-            notes.append(f"has not learnt {listed}; it will ignore {'it' if len(unknown) == 1 else 'them'}.")
-        if hasattr(self.tokenizer, "dropped"):
-            limit, dropped = self.tokenizer.context_length - 2, self.tokenizer.dropped(text)
+        notes, reader = [], self.tokenizer
+        limit = (getattr(reader, "context_length", None) or 0) - 2
+        if hasattr(reader, "dropped"):  # the stickers' own, which knows some words only
+            unknown, dropped = list(reader.unknown(text)), reader.dropped(text)
+            if unknown:
+                listed = ", ".join(f"'{word}'" for word in unknown[:5]) + (", …" if len(unknown) > 5 else "")
+                them = "it" if len(unknown) == 1 else "them"
+                notes.append(f"has not learnt {listed}; it will ignore {them}.")
             if dropped:
                 notes.append(f"reads {limit} words and ignores the rest, from '{dropped[0]}' on.")
-            elif not unknown and torch.equal(self.tokenizer([text]), self.tokenizer([""])):
+            elif not unknown and torch.equal(reader([text]), reader([""])):
                 notes.append(f"finds no word in {text!r}, so it cannot tell it from no prompt at all.")
-        elif hasattr(self.tokenizer, "encode") and getattr(self.tokenizer, "context_length", None):
-            limit, tokens = self.tokenizer.context_length - 2, self.tokenizer.encode(text)
-            if len(tokens) > limit:
-                rest = self.tokenizer.decode(tokens[limit:]).strip()
-                notes.append(f"reads {limit} tokens and ignores the rest, from '{rest[:40]}' on.")
+        elif hasattr(reader, "encode") and limit > 0 and len(tokens := reader.encode(text)) > limit:
+            rest = reader.decode(tokens[limit:]).strip()
+            notes.append(f"reads {limit} tokens and ignores the rest, from '{rest[:40]}' on.")
         return notes
-
-    def unknown_words(self, text: str) -> list[str]:
-        """Return the words of a text that the encoder's vocabulary lacks ([] for CLIP's own BPE)."""
-        return list(self.tokenizer.unknown(text)) if hasattr(self.tokenizer, "unknown") else []
 
     def encode_image(self, image: Tensor) -> Tensor:
         """Return unit vectors [n, dim] of images [n, 3, h, w] in [-1, 1], differentiably.

@@ -7,7 +7,6 @@ be one that can be read; its hash is noted beside it, for ``fusedream-nb models 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import sys
@@ -140,25 +139,19 @@ def _check(part: Path, file: File, announced: int) -> None:
     digest = sha256(part)
     if not digest.startswith(file.sha256 or ""):
         raise ValueError(f"what came has the hash {digest[:12]}…, not {file.sha256}…")
+    from .files import load_tensors, read_config
+
     suffix = Path(file.name).suffix
     try:
-        _read(part, suffix)
+        if suffix == ".json":
+            read_config(part)
+        else:
+            load_tensors(part, suffix)
+            if zipfile.is_zipfile(part):  # torch's
+                with part.open("rb") as stream:
+                    stream.seek(-22, os.SEEK_END)
+                    ends = stream.read(4) == b"PK\5\6"  # nothing follows: torch writes no comment
+                if zipfile.ZipFile(part).testzip() or not ends:
+                    raise ValueError("a checksum is wrong, or something follows")
     except Exception as error:  # whatever it says: it cannot be read
         raise ValueError(f"what came is no {suffix} file") from error
-
-
-def _read(path: Path, suffix: str) -> None:
-    """Read a file as what its name says, whole."""
-    from .files import load_tensors
-
-    if suffix == ".json":
-        if not isinstance(json.loads(path.read_text("utf-8")), dict):
-            raise ValueError("no object")
-        return
-    load_tensors(path, suffix)
-    if zipfile.is_zipfile(path):  # torch's
-        with path.open("rb") as file:
-            file.seek(-22, os.SEEK_END)
-            ends = file.read(4) == b"PK\5\6"  # nothing follows: torch writes no comment
-        if zipfile.ZipFile(path).testzip() or not ends:
-            raise ValueError("a checksum is wrong, or something follows")

@@ -94,12 +94,24 @@ class ClassConditional(ABC):
         """Draw z ~ N(0, I) clamped to [-2, 2], times the truncation, and y of a random class."""
         z = torch.randn(n, self.z_dim, generator=rng, device=rng.device).clamp(-2, 2) * self.truncation
         y = torch.randint(len(self.embeddings), (n,), generator=rng, device=rng.device)
-        z = z.to(self.embeddings.device)
-        return Latent(z, self.embeddings[y.to(self.embeddings.device)])
+        device = self.embeddings.device
+        return Latent(z.to(device), self.embeddings[y.to(device)])
 
     @abstractmethod
     def decode(self, latent: Latent) -> Tensor:
-        """Return the pictures [n, 3, size, size] in [-1, 1] of latents z, y [n, dim] or [n, layers, dim]."""
+        """Return the pictures [n, 3, size, size] in [-1, 1] of latents z, y [n, dim] or [n, layers, dim].
+
+        Raises ValueError for other shapes.
+        """
+
+    def checked(self, latent: Latent) -> tuple[Tensor, Tensor]:
+        """Return z and y of a latent that :meth:`decode` takes; ValueError for others."""
+        if latent.y is None:
+            raise ValueError("A BigGAN requires a class embedding y beside z; this latent has none.")
+        if latent.z.shape[1:] not in ((self.z_dim,), (self.layers, self.z_dim)):
+            shapes = f"[n, {self.z_dim}] or [n, {self.layers}, {self.z_dim}]"
+            raise ValueError(f"This BigGAN requires latents z {shapes}, not {list(latent.z.shape)}.")
+        return latent.z, latent.y
 
     def project(self, latent: Latent) -> Latent:
         """Clamp z to [-2, 2], as the paper does; y is free."""
@@ -138,8 +150,7 @@ class FewClasses:
         """Draw n latents z, y [n, dim]."""
         z: Tensor = self.generator.sample(n, rng).z
         drawn = torch.randint(len(self.classes), (n,), generator=rng, device=rng.device)
-        chosen = self.classes[drawn.cpu()]
-        return Latent(z, self.generator.embeddings[chosen.to(self.generator.embeddings.device)])
+        return Latent(z, self.generator.embeddings[self.classes[drawn.cpu()].to(z.device)])
 
 
 def near(prompt: str, generator: Generator, clip: Clip, n: int = 10) -> FewClasses:

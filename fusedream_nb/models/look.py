@@ -26,14 +26,8 @@ if TYPE_CHECKING:
     from .encoders import Clip
     from .vqgan import VQGAN
 
-PARTS = {  # of the stickers, with their roles
-    "generator": "generator",
-    "vqgan": "generator",
-    "vqgan-painted": "generator",
-    "clip": "clip",
-    "judge": "clip",
-    "lpips": "perceptual",
-}
+PARTS = dict.fromkeys(("generator", "vqgan", "vqgan-painted"), "generator")  # of the stickers, with roles
+PARTS |= {"clip": "clip", "judge": "clip", "lpips": "perceptual"}
 SHOWN, TRUNCATION = 20, 0.5  # classes of a BigGAN, one picture each
 NAMED = 0.7  # of the pictures, at least, get their own name from CLIP: chance is 1 in 20 or 28
 DECIBELS = 18.0  # at least, of pictures that a VQGAN has coded; their mean colours alone give 12
@@ -70,9 +64,9 @@ def look(name: str, device: str | None = None) -> Iterator[Look]:
 
 
 def _at_generator(name: str, device: torch.device) -> Look:
-    generator = _generator(_path(name), None, device, torch.float32, TRUNCATION)
+    generator = _generator(_path(name), truncation=TRUNCATION).to(device)
     if not isinstance(generator, ClassConditional):
-        return _at_vqgan(name, generator, device)  # type: ignore[arg-type]
+        return _at_vqgan(name, generator, device)
     names = generator.class_names
     shown = torch.linspace(0, len(names) - 1, min(SHOWN, len(names))).round().long()
     if not len(shown):

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from . import Models
 
 Picture: TypeAlias = "str | Path | PictureFile | Image | np.ndarray[Any, Any] | Tensor"
-PAPER = (255, 255, 255)  # what stands behind transparent places
 
 
 @dataclass(frozen=True)
@@ -71,9 +70,8 @@ def read_picture(source: Picture, size: int | tuple[int, int] | None = None) -> 
     if isinstance(source, PictureFile):
         source = source.path
     if isinstance(source, Tensor):
-        source = (
-            ((source.detach().cpu().float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
-        )
+        levels = (source.detach().cpu().float().clamp(-1, 1) + 1) * 127.5
+        source = levels.round().byte().permute(1, 2, 0).numpy()
     name = str(source) if isinstance(source, str | Path) else "The picture"
     try:
         picture = _rgb(_open(source))
@@ -113,8 +111,7 @@ def _rgb(picture: Image) -> Image:
         return Image.fromarray((values * (255 / white)).clip(0, 255).round().astype(np.uint8)).convert("RGB")
     if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
         picture = picture.convert("RGBA")
-        behind = Image.new("RGBA", picture.size, (*PAPER, 255))
-        return Image.alpha_composite(behind, picture).convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
     if profile and picture.mode in ("RGB", "L", "CMYK"):
         try:
             srgb = ImageCms.createProfile("sRGB")

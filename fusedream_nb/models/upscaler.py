@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -65,16 +64,11 @@ class Upscaler:
         self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     @classmethod
-    def from_folder(cls, folder: Path) -> Self:
+    def from_folder(cls, folder: Path, device: torch.device | str = "cpu") -> Self:
         """Load a network from its configuration and weights; FileNotFoundError, ValueError for wrong keys."""
         network = ResidualCNN(**read_config(folder / "config.json"))
         load_strictly(network, read_tensors(folder, ("model.safetensors",)), folder)
-        return cls(network)
-
-    def to(self, device: torch.device) -> Self:
-        """Move the network to a device."""
-        self.network = self.network.to(device)
-        return self
+        return cls(network.to(device))
 
     @torch.no_grad()
     def __call__(self, image: Tensor) -> Tensor:
@@ -83,25 +77,22 @@ class Upscaler:
 
 
 class RealESRGAN:
-    """Real-ESRGAN (Wang et al., 2021) through ``spandrel``, a picture at a time."""
+    """Real-ESRGAN (Wang et al., 2021) by ``spandrel``, a picture at a time: [n, 3, h, w] → [n, 3, 4h, 4w].
 
-    def __init__(self, network: Callable[[Tensor], Tensor]) -> None:
-        self.network = network
+    Raises ImportError, saying what to do, without spandrel, and ValueError for another factor.
+    """
 
-    @classmethod
-    def from_file(cls, path: Path, device: torch.device) -> Self:
-        """Load a checkpoint that spandrel knows; ImportError without it, ValueError for another factor."""
+    def __init__(self, path: Path, device: torch.device) -> None:
+        spandrel = _spandrel()
         with described_by(path, "a network that spandrel knows"):
-            network = _spandrel().ModelLoader(device=device).load_from_file(path)
-        if network.scale != FACTOR:
-            raise ValueError(
-                f"{path} enlarges {network.scale} times; a network for {FACTOR} times is required."
-            )
-        return cls(network.eval())
+            self.network = spandrel.ModelLoader(device=device).load_from_file(path).eval()
+        if self.network.scale != FACTOR:
+            found = f"{path} enlarges {self.network.scale} times"
+            raise ValueError(f"{found}; a network for {FACTOR} times is required.")
 
     @torch.no_grad()
     def __call__(self, image: Tensor) -> Tensor:
-        """Return the enlarged images [n, 3, 4h, 4w] in [-1, 1]; no gradient is kept."""
+        """Return the enlarged images in [-1, 1]; no gradient is kept."""
         unit = (image.clamp(-1, 1) + 1) / 2
         return torch.cat([self.network(one) for one in unit.split(1)]).float().clamp(0, 1) * 2 - 1
 
@@ -110,10 +101,9 @@ def _spandrel() -> Any:  # noqa: ANN401  an optional module
     try:
         return import_module("spandrel")
     except ImportError as error:
-        target = entry(REAL_ESRGAN).folder
         raise ImportError(
             "Real-ESRGAN is loaded by spandrel, which is not installed: python -m pip install spandrel, "
-            f"and put RealESRGAN_x4plus.pth into {target}."
+            f"and put RealESRGAN_x4plus.pth into {entry(REAL_ESRGAN).folder}."
         ) from error
 
 
@@ -123,7 +113,6 @@ def load_upscaler(models: Models) -> Upscaler | RealESRGAN:
     Raises ImportError without spandrel and FileNotFoundError without its weights, saying what to do.
     """
     if models.world:
-        return Upscaler.from_folder(entry("stickers").require() / "upscaler").to(models.device)
+        return Upscaler.from_folder(entry("stickers").require() / "upscaler", models.device)
     _spandrel()
-    folder = entry(REAL_ESRGAN).require()
-    return RealESRGAN.from_file(folder / "RealESRGAN_x4plus.pth", models.device)
+    return RealESRGAN(entry(REAL_ESRGAN).require() / "RealESRGAN_x4plus.pth", models.device)

@@ -195,9 +195,7 @@ def load_taming(source: Path) -> Any:  # noqa: ANN401
 
     paths = sorted(source.glob("*.ckpt")) if source.is_dir() else [source]
     if not paths:
-        raise FileNotFoundError(
-            f"{source} holds no VQGAN; put config.json and its weights, or a .ckpt, there."
-        )
+        raise FileNotFoundError(f"{source} holds no VQGAN; put config.json and weights, or a .ckpt, there.")
     if len(paths) > 1:
         raise ValueError(f"{source} holds {len(paths)} checkpoints; leave one there.")
     tensors = from_taming(read_file(paths[0]))

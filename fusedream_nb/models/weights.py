@@ -6,8 +6,7 @@ import hashlib
 import json
 import os
 import tomllib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,7 +50,8 @@ class Entry:
     @property
     def bytes(self) -> int | None:
         """Size of all files together, or None where one is not known."""
-        return _total(self.files)
+        sizes = [file.bytes for file in self.files if file.bytes is not None]
+        return sum(sizes) if len(sizes) == len(self.files) else None
 
     @property
     def here(self) -> bool:
@@ -86,7 +86,7 @@ class Entry:
     def missing(self) -> str:
         """Say what is not here, its size, licence and sources, and where to put it."""
         gone = [file for file in self.files if not (self.folder / file.name).exists()] or self.files
-        total = _total(gone)
+        total = replace(self, files=tuple(gone)).bytes
         size = "size not known" if total is None else f"{total:,} bytes"
         sources = "; ".join(str(file) for file in gone if file.urls)
         fetch = f", or run `fusedream-nb models fetch {self.name}`. {sources}." if sources else "."
@@ -95,11 +95,6 @@ class Entry:
             f"{self.name} is not on this machine: put {' and '.join(file.name for file in gone)} ({size}; "
             f"licence: {self.licence}) into {self.folder}{fetch}{elsewhere}"
         )
-
-
-def _total(files: Sequence[File]) -> int | None:
-    sizes = [file.bytes for file in files if file.bytes is not None]
-    return sum(sizes) if len(sizes) == len(files) else None
 
 
 def note(path: Path) -> Path:
@@ -122,48 +117,40 @@ def cache() -> Path:
 def catalogue(store: Path | None = None) -> list[Entry]:
     """Return all that has a name, in a store (default: :func:`cache`); HF_ENDPOINT may mirror the hub."""
     rows = tomllib.loads(Path(__file__).with_name("weights.toml").read_text("utf-8"))["model"]
-    return [_stickers(), *(_entry(row, cache() if store is None else store) for row in rows)]
-
-
-def _stickers() -> Entry:
     manifest = STICKERS / "manifest.json"
     listed = json.loads(manifest.read_text()) if manifest.exists() else {}
     files = tuple(File(name, row["bytes"], row["sha256"]) for name, row in listed.items())
     role = "the embedded world: generator, clip, judge, perceptual"
-    return Entry("stickers", role, "MIT", files or (File("manifest.json"),), STICKERS)
+    stickers = Entry("stickers", role, "MIT", files or (File("manifest.json"),), STICKERS)
+    return [stickers, *(_entry(row, store) for row in rows)]
 
 
-def _entry(row: dict[str, Any], store: Path) -> Entry:
+def _entry(row: dict[str, Any], store: Path | None) -> Entry:
     endpoint = (os.environ.get("HF_ENDPOINT") or _HUB).rstrip("/")
-    files = (
+    files = [
         File(**file | {"urls": tuple(url.replace(_HUB, endpoint, 1) for url in file["urls"])})
         for file in row["files"]
-    )
-    return Entry(**row | {"files": tuple(files), "folder": store / row["name"].replace("/", "--")})
+    ]
+    folder = (cache() if store is None else store) / row["name"].replace("/", "--")
+    return Entry(**row | {"files": tuple(files), "folder": folder})
 
 
 def entry(name: str, store: Path | None = None) -> Entry:
     """Return the row of a name, or of any MODEL/TAG of open_clip; ValueError listing the known ones."""
     rows = {row.name: row for row in catalogue(store)}
     model, _, tag = name.partition("/")
-    found = (
-        rows.get(name) or rows.get(name.removesuffix("/openai")) or (tag and _open_clip(model, tag, store))
-    )
-    if not found:
+    if found := rows.get(name) or rows.get(name.removesuffix("/openai")):
+        return found
+    repository = ""
+    if tag:
+        from open_clip.pretrained import get_pretrained_cfg
+
+        repository = get_pretrained_cfg(model, tag).get("hf_hub", "").rstrip("/")
+    if not repository:
         raise ValueError(
             f"No model is called {name!r}; known are {', '.join(rows)}, any MODEL/TAG of "
             "open_clip.list_pretrained(), and any local folder."
         )
-    return found
-
-
-def _open_clip(model: str, tag: str, store: Path | None) -> Entry | None:
-    from open_clip.pretrained import get_pretrained_cfg
-
-    repository = get_pretrained_cfg(model, tag).get("hf_hub", "").rstrip("/")
-    if not repository:
-        return None
     names = ("open_clip_config.json", "open_clip_model.safetensors")
     files = [{"name": file, "urls": [f"{_HUB}/{repository}/resolve/main/{file}"]} for file in names]
-    row = {"name": f"{model}/{tag}", "role": "clip", "licence": "see its model card", "files": files}
-    return _entry(row, cache() if store is None else store)
+    return _entry({"name": name, "role": "clip", "licence": "see its model card", "files": files}, store)

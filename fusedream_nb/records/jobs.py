@@ -56,10 +56,6 @@ class Job:
         """Write it down, whole or not at all; raises OSError where that cannot be."""
         png.write({self.folder(out) / "job.json": json.dumps(asdict(self)).encode()})
 
-    def forget(self, out: Path) -> None:
-        """Remove what was kept."""
-        shutil.rmtree(self.folder(out), ignore_errors=True)
-
 
 def job(
     prompts: Sequence[Any],
@@ -153,12 +149,12 @@ def draw(
                     job.keep(out)
     except BaseException:
         if not job.done and not list(job.folder(out).glob("batch-*/state.pt")):
-            job.forget(out)
+            shutil.rmtree(job.folder(out), ignore_errors=True)
             if not there:
                 with suppress(OSError):
                     out.rmdir()
         raise
-    job.forget(out)
+    shutil.rmtree(job.folder(out), ignore_errors=True)
 
 
 def _save(run: Run[Any], out: Path, film: Film | None) -> list[Row]:

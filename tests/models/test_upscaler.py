@@ -91,9 +91,9 @@ def test_real_esrgan_reads_and_writes_our_range(
 
     monkeypatch.setattr(upscaler, "import_module", lambda name: SimpleNamespace(ModelLoader=loader))
     image = torch.rand(3, 3, 4, 5, generator=rng) * 2 - 1
-    large = RealESRGAN.from_file(tmp_path / "x.pth", torch.device("cpu"))(image)
+    large = RealESRGAN(tmp_path / "x.pth", torch.device("cpu"))(image)
     assert large.shape == (3, 3, 16, 20)
     torch.testing.assert_close(large[:, :, ::4, ::4], (image + 0.5).clamp(-1, 1))
     scale = 2
     with pytest.raises(ValueError, match=r"enlarges 2 times; a network for 4 times is required"):
-        RealESRGAN.from_file(tmp_path / "x.pth", torch.device("cpu"))
+        RealESRGAN(tmp_path / "x.pth", torch.device("cpu"))

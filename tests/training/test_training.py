@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from fusedream_nb.models.biggan import BigGAN
-from fusedream_nb.models.biggan_files import save
 from fusedream_nb.models.generators import Latent
 from fusedream_nb.models.stickers.scenes import held_out
 from training.encoders import train_encoder
 from training.generator import statistics, taught_loss, train_generator
 from training.law import scenes_from_latent
 from training.networks import SHAPE, Norm, TrainableBigGAN, exported
+from training.pack import save_biggan
 from training.perceptual import train_trunk
 from training.run import Run, ema_update
 
@@ -112,7 +112,7 @@ def test_the_exported_generator_draws_what_the_trained_one_does(tmp_path: Path) 
     model.attention.gain.fill_(0.3)
     model.last_norm.gain.normal_(0, 0.2)
     found = statistics(model, CPU, samples=16, grid=[48, 49])
-    save(SHAPE, exported(model, found), folder=tmp_path)
+    save_biggan(SHAPE, exported(model, found), folder=tmp_path)
     shipped = BigGAN.from_path(tmp_path)
     assert (shipped.size, shipped.z_dim) == (128, 96)
     assert 0.2 < shipped.embeddings.std() < 0.3  # small against N(0, I), as BigGAN's own are
