@@ -73,8 +73,7 @@ class CLIPNetwork(nn.Module):
 
     def encode_image(self, image: Tensor) -> Tensor:
         """Return the vectors [n, dim] of pictures that have CLIP's mean and std."""
-        features: Tensor = self.visual(image)
-        return features
+        return self.visual(image)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Return the vectors [n, dim] of texts: what stands at each one's end, whose token is the highest."""
@@ -202,8 +201,7 @@ class ResNet(nn.Module):
         x = F.avg_pool2d(x, 2)
         for number in range(1, 5):
             x = self.get_submodule(f"layer{number}")(x)
-        pooled: Tensor = self.attnpool(x)
-        return pooled
+        return self.attnpool(x)
 
 
 class AttentionPool(nn.Module):
@@ -229,8 +227,7 @@ class AttentionPool(nn.Module):
         asked = torch.einsum("nhd,hdc->nhc", query * query.shape[-1] ** -0.5, key)
         logits = torch.einsum("nhc,ntc->nht", asked, tokens)  # the keys' bias is the same for all tokens
         seen = torch.einsum("nht,ntc->nhc", logits.softmax(-1), tokens)
-        pooled: Tensor = self.c_proj(torch.einsum("nhc,hdc->nhd", seen, value).flatten(1) + self.v_proj.bias)
-        return pooled
+        return self.c_proj(torch.einsum("nhc,hdc->nhd", seen, value).flatten(1) + self.v_proj.bias)
 
 
 def _conv_bn(channels: int, width: int, side: int = 1, stride: int = 1, groups: int = 1) -> nn.Sequential:
@@ -273,8 +270,7 @@ class RegNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the vectors [n, dim] of pictures [n, 3, h, w], folded."""
-        vectors: Tensor = self.head(self.trunk(x).mean((2, 3)))
-        return vectors
+        return self.head(self.trunk(x).mean((2, 3)))
 
 
 @torch.no_grad()

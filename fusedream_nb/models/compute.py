@@ -48,8 +48,7 @@ def compute(owner: HasDtype, network: Callable[..., Tensor], *inputs: Tensor) ->
     if not half:
         return out
     if bool(torch.isfinite(out).all()):
-        scaled_out: Tensor = _ScaleGradient.apply(out, LOSS_SCALE)
-        return scaled_out
+        return _ScaleGradient.apply(out, LOSS_SCALE)
     owner.dtype = torch.float32
     name = getattr(owner, "name", type(owner).__name__)
     warnings.warn(f"{name} overflows in float16; it computes in float32 from here on.", stacklevel=3)

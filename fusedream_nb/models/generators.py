@@ -133,8 +133,7 @@ def nearest_classes(prompt: str, names: Sequence[str], clip: Clip, n: int = 10) 
     if not 1 <= n <= len(names):
         raise ValueError(f"Of {len(names)} named classes at least 1 and at most all can be chosen, not {n}.")
     texts = clip.encode_text([TEMPLATE.format(name) for name in names])
-    best: list[int] = (texts @ clip.encode_text(prompt)[0]).topk(n).indices.tolist()
-    return best
+    return (texts @ clip.encode_text(prompt)[0]).topk(n).indices.tolist()
 
 
 class FewClasses:

@@ -50,5 +50,4 @@ class Perceptual:
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         """Return the distances [n] of pictures [n, 3, h, w] in [-1, 1], differentiably; 0 if equal."""
-        distance: Tensor = self.module(a, b)
-        return distance.flatten()
+        return self.module(a, b).flatten()

@@ -134,8 +134,7 @@ class VQGAN:
     @property
     def codes(self) -> Tensor:
         """The codebook [m, dim]."""
-        codes: Tensor = self.model.quantize.embedding.weight
-        return codes
+        return self.model.quantize.embedding.weight
 
     def sample(self, n: int, rng: torch.Generator) -> Latent:
         """Draw z [n, dim, h, w] of random codes, all as likely, on the canvas."""
