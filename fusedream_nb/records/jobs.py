@@ -104,8 +104,10 @@ def unfinished(out: Path) -> list[Job]:
 
 def begin(job: Job, models: Models) -> Run[Any]:
     """Return the run of a job's next group, before its first step; raises what its method raises."""
+    from fusedream_nb.method.config import Budget, RunConfig
+
     prompts, seeds = job.groups[job.done]
-    return run_of(job.method, prompts, seeds, job.sizes, job.options, models)
+    return run_of(RunConfig(job.method, prompts, seeds, Budget(**job.sizes), job.options), models)
 
 
 def draw(

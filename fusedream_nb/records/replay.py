@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from fusedream_nb.records.record import FORMAT, NUMBERS, SURROUNDINGS, Record, d
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fusedream_nb.method.config import RunConfig
     from fusedream_nb.method.run import Run, Step
     from fusedream_nb.models import Models
 
@@ -53,19 +55,16 @@ def rerun(
     Returns the picture [3, h, w] and its new record. The device is the recorded one, if there is such a one
     here. ``watch`` is given the prompt, and what it returns is shown every step.
     """
+    from fusedream_nb.method.config import Budget, RunConfig
+
     record = read_record(path)
     show = watch([record.prompt])
     try:
         with threads(record.threads):
-            run = run_of(
-                record.method,
-                record.batch_prompts or [record.prompt],
-                record.batch_seeds or [record.seed],
-                {"name": record.budget, **{name: getattr(record, name) for name in NUMBERS}},
-                record.options,
-                _load_again(record, device),
-                record.format,
-            )
+            prompts, seeds = record.batch_prompts or [record.prompt], record.batch_seeds or [record.seed]
+            sizes = Budget(record.budget, **{name: getattr(record, name) for name in NUMBERS})
+            asked = RunConfig(record.method, prompts, seeds, sizes, record.options)
+            run = run_of(asked, _load_again(record, device), record.format)
             turned: dict[int, dict[str, Any]] = {}
             for entry in record.knobs:
                 own = {run.renamed.get(k, k): v for k, v in entry.items() if k != "step"}
@@ -93,24 +92,15 @@ def threads(wanted: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def run_of(
-    method: str,
-    prompts: Sequence[Any],
-    seeds: Sequence[int],
-    sizes: dict[str, Any],
-    options: dict[str, Any],
-    models: Models,
-    format: int = FORMAT,  # noqa: A002  as a Record calls it
-) -> Run[Any]:
-    """Return a run, before its first step, from what JSON holds of it; raises anything for what is none."""
-    from fusedream_nb.method import run_class, run_from
-    from fusedream_nb.method.budgets import Budget
-    from fusedream_nb.method.config import RunConfig, unpacked
+def run_of(asked: RunConfig, models: Models, format: int = FORMAT) -> Run[Any]:  # noqa: A002  as in a Record
+    """Return a run, before its first step, of what JSON holds of it; raises anything for what is none."""
+    from fusedream_nb.method import run_class
+    from fusedream_nb.method.config import unpacked
 
-    kind = run_class(method)
-    texts, own = list(unpacked(prompts, kind.parts)), unpacked(options, kind.parts)
-    config = RunConfig(kind.method, texts, list(seeds), Budget(**sizes), own)
-    return run_from(kind.upgraded(config) if format < 4 else config, models)
+    kind = run_class(asked.method)
+    texts, own = list(unpacked(asked.prompts, kind.parts)), unpacked(asked.options, kind.parts)
+    config = replace(asked, method=kind.method, prompts=texts, options=own)
+    return kind.from_config(kind.upgraded(config) if format < 4 else config, models)
 
 
 def _load_again(record: Record, device: str | None) -> Models:
