@@ -75,15 +75,16 @@ def read_file(path: Path) -> Tensors:
             f"{path} is not a whole file of tensors only, so it is not read; {_AGAIN}"
         ) from error
     state = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else None
-    if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):
+    rows = state.items() if isinstance(state, Mapping) else ()
+    tensors = {k: v.float() if v.is_floating_point() else v for k, v in rows if isinstance(v, Tensor)}
+    if not tensors:
         names = [str(key) for key in loaded] if isinstance(loaded, Mapping) else []
         found = f"the keys {_some(names)}" if names else "no names"
         raise ValueError(
             f"{path} should hold tensors by their names, but has {found} at its top; save the state dict "
             "alone: torch.save(model.state_dict(), path)."
         )
-    tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)}
-    return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+    return tensors
 
 
 def load_tensors(path: Path, suffix: str = "") -> Any:  # noqa: ANN401  whatever was saved

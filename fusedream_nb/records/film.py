@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fusedream_nb.records import png
 
@@ -99,5 +99,5 @@ def _gif(frames: list[ndarray]) -> bytes:
 def _mp4(frames: list[ndarray]) -> bytes:
     import imageio.v3 as imageio
 
-    own = {"macro_block_size": 2, "output_params": ["-metadata", f"comment={png.CHUNK}"]}
+    own: dict[str, Any] = {"macro_block_size": 2, "output_params": ["-metadata", f"comment={png.CHUNK}"]}
     return imageio.imwrite("<bytes>", frames, extension=".mp4", plugin="FFMPEG", fps=RATE, **own)
