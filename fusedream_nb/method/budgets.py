@@ -160,17 +160,20 @@ FIGURES: dict[str, dict[str, tuple[Any, ...]]] = {
         "samples": (48, 200, 2000, 2000, 5000),
     },
     "ot-01": {  # 11: patches per step, seeds
-        "steps": (2, 80, 300, 300, 1000),
+        "M": (None, 10_000, None, None, None),
+        "steps": (2, 60, 300, 300, 1000),
         "patches": (6, 16, 32, 64, 64),
         "seeds": (2, 5, 10, 5, 20),
     },
     "ot-04": {  # 12: patches per step, seeds
-        "steps": (3, 60, 300, 300, 1000),
+        "M": (None, 10_000, None, None, None),
+        "steps": (3, 50, 300, 300, 1000),
         "patches": (6, 16, 32, 64, 64),
         "seeds": (2, 5, 10, 5, 20),
     },
     "ot-05": {  # 13: patches per step, seeds
-        "steps": (2, 32, 200, 300, 1000),
+        "M": (None, 10_000, None, None, None),
+        "steps": (2, 24, 200, 300, 1000),
         "patches": (8, 16, 32, 64, 64),
         "seeds": (2, 5, 5, 5, 5),
     },
@@ -182,8 +185,8 @@ FIGURES: dict[str, dict[str, tuple[Any, ...]]] = {
         "lr": (None, 4e-2, None, None, None),
         "seeds": (3, 5, 10, 5, 10),
     },
-    "live": {  # 15: seeds of the measured tour, seconds of the contest
-        "M": (None, 100, None, None, None),
+    "live": {  # 15: starts of the measured tour, seconds of the contest
+        "M": (None, 10_000, None, None, None),
         "steps": (6, 40, 100, 100, 400),
         "copies": (None, 6, 8, 8, None),
         "seeds": (2, 5, 5, 5, 5),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -14,13 +15,15 @@ from torch import Tensor
 from fusedream_nb.method import bank, views
 from fusedream_nb.method.bank import start_views
 from fusedream_nb.method.barrier import two_gradients
+from fusedream_nb.method.budgets import Budget
 from fusedream_nb.method.compose import Halves, fused
-from fusedream_nb.method.latents import OverParameterised, Pyramid
+from fusedream_nb.method.latents import OverParameterised, Pyramid, top_k
 from fusedream_nb.method.placement import Placement
 from fusedream_nb.method.run import Step
 from fusedream_nb.method.scores import AugCLIP, Score
 from fusedream_nb.models import Models, load
 from fusedream_nb.models.encoders import Clip
+from fusedream_nb.models.generators import Latent
 from fusedream_nb.models.stickers.captions import article
 from fusedream_nb.models.stickers.nouns import NOUNS
 from fusedream_nb.models.vqgan import VQGAN
@@ -36,16 +39,18 @@ def load_vqgan(
     canvas: tuple[int, int] | None = None,
     sticker: str = "stickers/vqgan",
     real: str = "vqgan-imagenet-16384",
+    sticker_canvas: tuple[int, int] | None = None,
 ) -> Models:
     """Load a VQGAN by name; for another generator's name that of its world, and say which.
 
-    ``name`` None reads FUSEDREAM_MODEL, else takes the stickers, which keep their own canvas (height, width).
+    ``name`` None reads FUSEDREAM_MODEL, else takes the stickers. A canvas is (height, width) in pixels;
+    None is the VQGAN's own.
     """
     name = name or os.environ.get("FUSEDREAM_MODEL") or "stickers"
     other = {"stickers": sticker}.get(name, real if name.startswith("biggan") else name)
     if other != name and name != "stickers":
         print(f"{name} has no grid of codes, so {other} is taken.")
-    return load(other, device=device, canvas=None if other.startswith("stickers") else canvas)
+    return load(other, device=device, canvas=sticker_canvas if other.startswith("stickers") else canvas)
 
 
 def nouns(models: Models, *wanted: str) -> list[str]:
@@ -204,6 +209,40 @@ def imbalance(nearest: Tensor, m: int) -> Tensor:
     return ((shares - 1 / m).abs().sum(-1) / (2 - 2 / m)).cpu()
 
 
-def white_start(generator: VQGAN, n: int) -> Pyramid:
-    """Return n starts: the codes of a white picture, as sums of coarser and finer grids."""
-    return Pyramid(generator.encode(torch.ones(n, 3, *generator.canvas)))
+@torch.no_grad()
+def sample_start(
+    models: Models,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    sizes: Budget,
+    grid: tuple[int, int] = (1, 2),
+) -> Pyramid:
+    """Return a start for each seed: the VQGAN's codes, as sums of coarser and finer grids.
+
+    In the sticker world of a BigGAN's best of M samples for each prompt, in rows and columns that take the
+    prompts in turn, the next best for the next seed; elsewhere random codes, as in the paper.
+
+    Args:
+        models: whose VQGAN encodes the start, and whose CLIP ranks the samples.
+        prompts: what the samples are ranked by.
+        seeds: one a picture; of the best samples, ten seeds have their own.
+        sizes: M, and the views by which samples are ranked.
+        grid: rows and columns; None: the smallest square with a place for each prompt.
+    """
+    vqgan, m = models.generator, len(prompts)
+    assert isinstance(vqgan, VQGAN)
+    if not models.world:
+        return Pyramid(Latent.cat([vqgan.sample(1, torch.Generator().manual_seed(seed)) for seed in seeds]))
+    grid = grid or (math.isqrt(m - 1) + 1,) * 2
+    per = math.ceil(grid[0] * grid[1] / m)
+    painter, rank = load("stickers").generator, start_score(models.clip, prompts, sizes.start_copies)
+    rng, most = torch.Generator().manual_seed(0), per * (max(seed % 10 for seed in seeds) + 1)
+    best, _ = top_k(painter, rank.table, sizes.M, most, rng)
+    pictures = []
+    for seed in seeds:
+        places = [(t % m, per * (seed % 10) + t // m) for t in range(grid[0] * grid[1])]
+        drawn = torch.cat([painter.decode(best[i][j : j + 1]) for i, j in places])
+        side = [whole // parts for whole, parts in zip(vqgan.canvas, grid, strict=True)]
+        tiles = torch.nn.functional.interpolate(drawn, side, mode="bilinear", antialias=True)
+        pictures.append(torch.cat([torch.cat([*row], -1) for row in tiles.split(grid[1])], -2))
+    return Pyramid(vqgan.encode(torch.stack(pictures).clamp(-1, 1)))

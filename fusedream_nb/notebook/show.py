@@ -66,7 +66,8 @@ def grid(
     letters = max(1, round(LETTERS * tile / TILE))
     above, beside = _wrapped(titles, letters), _wrapped(rows, letters)
     lines = [_lines(above[i * columns : (i + 1) * columns]) for i in range(count)]
-    drawing, axes = _tiles(columns, lines, _lines(beside), tile, alt, world)
+    high = tile * batch.shape[-2] / batch.shape[-1]
+    drawing, axes = _tiles(columns, lines, _lines(beside), tile, high, alt, world)
     smooth = "lanczos" if batch.shape[-1] < 200 else "antialiased"
     for ax, image in zip(axes, pixels, strict=False):
         ax.imshow(image, interpolation=smooth)
@@ -90,17 +91,17 @@ def framed(images: Tensor, groups: Sequence[int] | Tensor, width: float = 0.05) 
 
 
 def _tiles(
-    columns: int, above: Sequence[int], beside: int, tile: float, alt: str, world: str | None
+    columns: int, above: Sequence[int], beside: int, tile: float, high: float, alt: str, world: str | None
 ) -> tuple[mpl.Figure, list[Axes]]:
-    """Return an empty sheet of square axes; ``above`` are each row's lines of text, ``beside`` those left."""
+    """Return an empty sheet of axes; ``above`` are each row's lines of text, ``beside`` those left."""
     titles, margin = [0.05 + LINE * lines for lines in above], (0.05 + LINE * beside) * bool(beside)
     width, side = margin + columns * tile, tile - GAP * (columns - 1) / columns
-    bottom = height = sum(titles) + len(above) * tile + LINE * bool(world)
+    bottom = height = sum(titles) + len(above) * high + LINE * bool(world)
     drawing, axes = blank(width, height, alt, world), []
     for title in titles:
-        bottom -= title + tile
+        bottom -= title + high
         for column in range(columns):
-            place = (margin + column * (side + GAP)) / width, bottom / height, side / width, tile / height
+            place = (margin + column * (side + GAP)) / width, bottom / height, side / width, high / height
             axes.append(drawing.add_axes(place))
             axes[-1].set_axis_off()
     return drawing, axes

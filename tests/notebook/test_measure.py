@@ -139,3 +139,20 @@ def test_a_bank_is_dealt_out_so_that_each_seed_ranks_samples_of_its_own(models: 
     assert places[0].tolist() == (2 * scores[::2].topk(3).indices).tolist()
     basis = dealt.start(texts, [5, 6, 6], 3).basis
     assert torch.equal(basis.z[1], dealt.latents.z[places[1]])
+
+
+def test_a_sample_start_shows_the_best_samples_for_the_prompts_in_turn() -> None:
+    """Each prompt's place reads as the prompt; another seed has other samples; real models random codes."""
+    vqgan = fd.load("stickers/vqgan", canvas=(64, 128))
+    prompts, sizes = ["a photo of a mushroom", "a photo of a sailboat"], fd.budget("smoke")
+    wide = replace(sizes, M=120)
+    start = measure.sample_start(vqgan, prompts, [0, 1], wide, (1, 2)).combine()
+    image = vqgan.generator.decode(start)
+    assert image.shape == (2, 3, 64, 128) and not torch.equal(image[0], image[1])
+    halves = torch.cat([image[:1, ..., :64], image[:1, ..., 64:]])
+    cosines = vqgan.clip.encode_image(halves) @ vqgan.clip.encode_text(prompts).T
+    assert cosines.argmax(1).tolist() == [0, 1]
+    square = measure.sample_start(fd.load("stickers/vqgan"), prompts, [0], sizes).combine()
+    assert square.z.shape[-2:] == (16, 16)
+    random = measure.sample_start(replace(vqgan, world=""), prompts, [7], sizes).combine()
+    assert torch.equal(random.z, vqgan.generator.sample(1, torch.Generator().manual_seed(7)).z)
