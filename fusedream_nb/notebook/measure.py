@@ -215,7 +215,7 @@ def sample_start(
     prompts: Sequence[str],
     seeds: Sequence[int],
     sizes: Budget,
-    grid: tuple[int, int] = (1, 2),
+    grid: tuple[int, int] | None = None,
 ) -> Pyramid:
     """Return a start for each seed: the VQGAN's codes, as sums of coarser and finer grids.
 
@@ -233,16 +233,18 @@ def sample_start(
     assert isinstance(vqgan, VQGAN)
     if not models.world:
         return Pyramid(Latent.cat([vqgan.sample(1, torch.Generator().manual_seed(seed)) for seed in seeds]))
-    grid = grid or (math.isqrt(m - 1) + 1,) * 2
-    per = math.ceil(grid[0] * grid[1] / m)
-    painter, rank = load("stickers").generator, start_score(models.clip, prompts, sizes.start_copies)
+    side = math.isqrt(m - 1) + 1
+    down, across = grid or (side, side)
+    per = math.ceil(down * across / m)
+    painter = load("stickers", device=models.device.type).generator
+    rank = start_score(models.clip, prompts, sizes.start_copies)
     rng, most = torch.Generator().manual_seed(0), per * (max(seed % 10 for seed in seeds) + 1)
     best, _ = top_k(painter, rank.table, sizes.M, most, rng)
     pictures = []
     for seed in seeds:
-        places = [(t % m, per * (seed % 10) + t // m) for t in range(grid[0] * grid[1])]
+        places = [(t % m, per * (seed % 10) + t // m) for t in range(down * across)]
         drawn = torch.cat([painter.decode(best[i][j : j + 1]) for i, j in places])
-        side = [whole // parts for whole, parts in zip(vqgan.canvas, grid, strict=True)]
-        tiles = torch.nn.functional.interpolate(drawn, side, mode="bilinear", antialias=True)
-        pictures.append(torch.cat([torch.cat([*row], -1) for row in tiles.split(grid[1])], -2))
+        size = vqgan.canvas[0] // down, vqgan.canvas[1] // across
+        tiles = torch.nn.functional.interpolate(drawn, size, mode="bilinear", antialias=True)
+        pictures.append(torch.cat([torch.cat([*row], -1) for row in tiles.split(across)], -2))
     return Pyramid(vqgan.encode(torch.stack(pictures).clamp(-1, 1)))
