@@ -6,6 +6,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Iterable, Sequence
+from functools import cache
 from functools import partial
 from typing import TypeVar
 
@@ -23,7 +24,7 @@ from fusedream_nb.method.run import Step
 from fusedream_nb.method.scores import AugCLIP, Score
 from fusedream_nb.models import Models, load
 from fusedream_nb.models.encoders import Clip
-from fusedream_nb.models.generators import Latent
+from fusedream_nb.models.generators import Generator, Latent
 from fusedream_nb.models.stickers.captions import article
 from fusedream_nb.models.stickers.nouns import NOUNS
 from fusedream_nb.models.vqgan import VQGAN
@@ -236,7 +237,7 @@ def sample_start(
     side = math.isqrt(m - 1) + 1
     down, across = grid or (side, side)
     per = math.ceil(down * across / m)
-    painter = load("stickers", device=models.device.type).generator
+    painter = _painter(models.device.type)
     rank = start_score(models.clip, prompts, sizes.start_copies)
     rng, most = torch.Generator().manual_seed(0), per * (max(seed % 10 for seed in seeds) + 1)
     best, _ = top_k(painter, rank.table, sizes.M, most, rng)
@@ -248,3 +249,8 @@ def sample_start(
         tiles = torch.nn.functional.interpolate(drawn, size, mode="bilinear", antialias=True)
         pictures.append(torch.cat([torch.cat([*row], -1) for row in tiles.split(across)], -2))
     return Pyramid(vqgan.encode(torch.stack(pictures).clamp(-1, 1)))
+
+
+@cache
+def _painter(device: str) -> Generator:
+    return load("stickers", device=device).generator
