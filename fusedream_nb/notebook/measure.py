@@ -6,8 +6,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Iterable, Sequence
-from functools import cache
-from functools import partial
+from functools import cache, partial
 from typing import TypeVar
 
 import torch
