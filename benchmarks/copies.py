@@ -1,36 +1,33 @@
 """Fewer copies a step, more steps: which reaches the better picture by the same arithmetic?
 
-    python benchmarks/copies.py --out copies.jsonl                      # 10 prompts, 5 seeds
-    python benchmarks/copies.py --out copies.jsonl --prompts 1 --seeds 1
+    python benchmarks/copies.py --steps 100 --out copies             # 10 prompts, 5 seeds
 
 The arithmetic is that of the papers' shapes, where an augmented copy costs ViT-B/32 4.4 GMAC and a picture
 BigGAN-256 60; what runs is the stickers. Each number of copies gets what ``--steps`` with 12 copies cost, and
-the best picture so far is measured after a quarter, half and all of it: by the judge, and by AugCLIP on
-copies that no climb has seen. Starts and fixed copies are the same for all. Appends a line of JSON for each
-prompt and number of copies; started again, it goes on after them. Then prints the table.
+the best picture so far is measured after each eighth of it: by the judge, and by AugCLIP on copies that no
+climb has seen. Each seed starts from a part of its own of the bank that ships; starts and fixed copies are
+the same for all numbers of copies. Given the seconds of a step at real shapes (``real_shapes.py biggan-256
+--fewer 4 8 12 24``), it says how much sooner ours is where the plain loop with 50 copies ends.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-from dataclasses import replace
-from pathlib import Path
-from statistics import fmean, stdev
-from typing import Any
+from statistics import fmean
 
 import torch
-from ablation import PROMPTS
+from ablation import PROMPTS, UNSEEN
+from rows import Row, best, fill, mean, parser, pool, settings, sizes, table
 
 import fusedream_nb as fd
-from fusedream_nb.models import Models
+from fusedream_nb.method.latents import OverParameterised
+from fusedream_nb.models.generators import Latent
 from fusedream_nb.notebook.measure import fixed_score
 
 COPIES = (4, 8, 12, 24, 50)
 GMAC_COPY, GMAC_PICTURE = 4.4, 60.0
-PARTS = (0.25, 0.5, 1.0)  # of the arithmetic
-UNSEEN = 10_000  # the seed of copies that no climb has seen
-Row = dict[str, Any]
+PARTS = 8  # of the arithmetic, after each of which is measured
+SHOWN = (2, 4, 8)
+MEASURES = {"judge": "judge", "augclip": "AugCLIP"}
 
 
 def steps_of(copies: int, steps: int) -> int:
@@ -38,75 +35,97 @@ def steps_of(copies: int, steps: int) -> int:
     return round(steps * (GMAC_PICTURE + GMAC_COPY * 12) / (GMAC_PICTURE + GMAC_COPY * copies))
 
 
-def measure(prompt: str, copies: int, models: Models, given: argparse.Namespace) -> list[Row]:
-    """Climb for a prompt with all seeds; return a row for each part of the arithmetic."""
-    sizes = replace(fd.budget("gallery"), M=given.M, copies=copies, steps=steps_of(copies, given.steps))
-    moments = {round(part * sizes.steps): part for part in PARTS}
-    scores = {
-        "judge": fd.CLIPScore(models.judge, prompt),
-        "augclip": fixed_score(models.clip, prompt, 50, UNSEEN),
-    }
-    rows = []
-    for step in fd.fusedream(prompt, models, seed=list(range(given.seeds)), budget=sizes):
-        if step.index in moments:
-            with torch.no_grad():
-                found = {
-                    name: score(step.best_image, torch.Generator()).tolist() for name, score in scores.items()
-                }
-            rows.append(
-                {"prompt": prompt, "copies": copies, "part": moments[step.index], "steps": step.index} | found
-            )
-    return rows
+def reached(curve: list[float], goal: float) -> float | None:
+    """Return after which share of the work a curve, a value after each part of it, first reaches a goal.
 
-
-def table(rows: list[Row]) -> str:
-    """Return the means over prompts and seeds, ± a standard error over prompts, as Markdown."""
-    lines = [
-        "| copies | steps |"
-        + "".join(f" {name} at {part:g} |" for part in PARTS for name in ("judge", "AugCLIP"))
-    ]
-    lines.append("|---" * (2 + 2 * len(PARTS)) + "|")
-    for copies in COPIES:
-        own = [row for row in rows if row["copies"] == copies]
-        shown = [
-            _mean([fmean(r[n]) for r in own if r["part"] == part])
-            for part in PARTS
-            for n in ("judge", "augclip")
-        ]
-        lines.append(f"| {copies} | {max((r['steps'] for r in own), default=0)} | {' | '.join(shown)} |")
-    return "\n".join(lines)
-
-
-def _mean(values: list[float]) -> str:
-    if len(values) < 2:
-        return f"{values[0]:.4f}" if values else "–"
-    return f"{fmean(values):.4f} ± {stdev(values) / len(values) ** 0.5:.4f}"
+    Between two parts it is taken as straight, and before the first as steep as up to the second.
+    """
+    place = next((i for i, value in enumerate(curve) if value >= goal), None)
+    if place is None:
+        return None
+    low, high = (place - 1, place) if place else (0, 1)
+    rise = curve[high] - curve[low]
+    inside = (goal - curve[low]) / rise if rise > 0 else float(place)
+    return max(0.0, low + 1 + inside) / len(curve)
 
 
 def main() -> None:
-    """Measure what is missing, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="JSONL")
-    parser.add_argument("--prompts", type=int, default=10)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=300, help="with 12 copies")
-    parser.add_argument("--M", type=int, default=400, help="samples of a start")
-    given = parser.parse_args()
-    settings = {"seeds": given.seeds, "steps": given.steps, "M": given.M}
-    text = given.out.read_text("utf-8") if given.out.exists() else ""
-    lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-    if any(line["settings"] != settings for line in lines):
-        raise SystemExit(f"{given.out} is of other settings; choose another file.")
-    given.out.write_text("".join(json.dumps(line) + "\n" for line in lines))  # without half a line
-    done = {(line["rows"][0]["prompt"], line["rows"][0]["copies"]) for line in lines}
-    models = fd.load("stickers")
-    for prompt, copies in ((prompt, copies) for prompt in PROMPTS[: given.prompts] for copies in COPIES):
-        if (prompt, copies) not in done:
-            lines.append({"settings": settings, "rows": measure(prompt, copies, models, given)})
-            with given.out.open("a") as file:
-                file.write(json.dumps(lines[-1]) + "\n")
-            print(f"{prompt}: {copies} copies", flush=True)
-    print(table([row for line in lines for row in line["rows"]]))
+    """Measure what is missing, and print the tables."""
+    options = parser(__doc__, "copies", limit=len(PROMPTS))
+    options.add_argument("--seeds", type=int, default=5)
+    options.add_argument("--plain-step", type=float, help="seconds of the plain loop's step, 50 copies")
+    options.add_argument("--our-steps", type=float, nargs=len(COPIES), help=f"of ours with {COPIES}")
+    given = options.parse_args()
+    models, own, prompts = fd.load(), sizes(given), list(PROMPTS[: given.limit])
+    latents, scores = pool(models, prompts, own.start_copies, given.seed)
+    seeds, M = list(range(given.seeds)), len(latents) // given.seeds
+
+    def measure(item: tuple[int, int]) -> Row:
+        i, copies = item
+        mine = scores[:, i : i + 1]
+        basis = Latent.cat([best(latents, mine, own.k, M, M * seed) for seed in seeds])
+        total = steps_of(copies, own.steps)
+        moments = {round(total * part / PARTS): part for part in range(1, PARTS + 1)}
+        seen = {
+            "judge": fd.CLIPScore(models.judge, prompts[i]),
+            "augclip": fixed_score(models.clip, prompts[i], 50, UNSEEN),
+        }
+        row: Row = {"copies": copies, "steps": total, **{name: [] for name in seen}}
+        run = fd.fusedream(
+            prompts[i],
+            models,
+            seed=seeds,
+            budget=own,
+            start=OverParameterised.start(basis),
+            steps=total,
+            copies=copies,
+        )
+        for step in run:
+            if step.index in moments:
+                with torch.no_grad():
+                    for name, score in seen.items():
+                        row[name].append(score(step.best_image, torch.Generator()).tolist())
+        return row
+
+    items = {f"{prompts[i]}, {copies} copies": (i, copies) for i in range(len(prompts)) for copies in COPIES}
+    shared = settings(given, models, seeds=given.seeds, M=M)
+    report(fill(given.out, shared, items, measure), given.plain_step, given.our_steps)
+
+
+def report(rows: list[Row], plain: float | None, ours: list[float] | None) -> None:
+    """Print the means over prompts with their intervals, then how soon each reaches what 50 copies do."""
+    lines, curves, steps = [], {}, {}
+    for copies in COPIES:
+        own = [row for row in rows if row["copies"] == copies]
+        steps[copies] = own[0]["steps"]
+        curves[copies] = {
+            of: [fmean(fmean(row[of][part]) for row in own) for part in range(PARTS)] for of in MEASURES
+        }
+        shown = [mean([fmean(row[of][part - 1]) for row in own]) for part in SHOWN for of in MEASURES]
+        lines.append([str(copies), str(steps[copies]), *shown])
+    head = [f"{name} at {part / PARTS:g}" for part in SHOWN for name in MEASURES.values()]
+    print(table(["copies", "steps", *head], *lines), "\n")
+    lines = []
+    for number, copies in enumerate(COPIES):
+        line = [str(copies)]
+        for of in MEASURES:
+            part = reached(curves[copies][of], curves[COPIES[-1]][of][-1])
+            line.append("never" if part is None else f"{part * steps[copies]:.0f} steps, {part:.0%}")
+            if plain and ours:
+                climb = (
+                    None
+                    if part is None
+                    else plain * steps[COPIES[-1]] / (ours[number] * part * steps[copies])
+                )
+                line.append("–" if climb is None else f"{climb:.1f}")
+        lines.append(line)
+    times = ["times the plain climb's speed"] * bool(plain and ours)
+    print(
+        table(
+            ["copies", *(c for name in MEASURES.values() for c in [f"{name} of 50 copies after", *times])],
+            *lines,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -112,10 +112,14 @@ def measure(name: str, models: Models, given: argparse.Namespace) -> dict[str, A
     next(run)
     with FlopCounterMode(display=False) as counter:
         next(run)
-    row["step_s"] = seconds(lambda: next(run), device, 3, given.seconds)
+    row["step_s"] = seconds(run.__next__, device, 3, given.seconds)
     row["step_tflop"] = counter.get_total_flops() / 1e12
     row["share_of_the_machine"] = counter.get_total_flops() / row["step_s"] / rate(device, models.dtype)
     row["peak_gb"] = peak(device)
+    for copies in given.fewer:
+        run = fd.fusedream("a photo of a blue dog", models, budget=replace(sizes, copies=copies))
+        next(run)
+        row.setdefault("step_s_by_copies", {})[copies] = seconds(run.__next__, device, 3, given.seconds)
     if name in ("biggan-256", "biggan-512"):
         row |= plainly(name, models, given)
     return row
@@ -140,6 +144,7 @@ def main() -> None:
     parser.add_argument("shapes", nargs="*", default=list(NAMES), choices=[*NAMES, []])
     parser.add_argument("--device")
     parser.add_argument("--copies", type=int, default=50)
+    parser.add_argument("--fewer", type=int, nargs="*", default=[], help="further copies of FuseDream's step")
     parser.add_argument("--samples", type=int, default=20, help="of the start, to be timed: 5 or more")
     parser.add_argument("--seconds", type=float, default=10.0, help="for each number, at least")
     parser.add_argument("--json", action="store_true")

@@ -1,115 +1,115 @@
 """What does transport add to the mean of two prompts? Pairs of nouns, on the same seeds, read by the judge.
 
-    python benchmarks/transport_pairs.py --steps 150 --patches 16 --limit 20 --out pairs.jsonl
+    python benchmarks/transport_pairs.py --steps 150 --patches 32 --limit 20 --out pairs
 
-For each pair and loss: are both nouns the judge's first two of all, in the whole picture? And over 64 fixed
-patches: the imbalance |n₁ - n₂| / 64 of the groups nearest to each prompt, the correlation of the two costs,
-and the circular standard deviation of the arrows on the cost plane, in degrees. Pairs that stand in OUT are
-not drawn again.
+For each pair and loss, from a white sheet: are both nouns the judge's first two of all, in the whole picture?
+And over 64 fixed patches: the imbalance |n₁ - n₂| / 64 of the groups nearest to each prompt, the correlation
+of the two costs, and the circular standard deviation of the arrows on the cost plane, in degrees. The judge's
+ceiling is what it reads in real scenes of the two.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
-from collections import deque
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 import torch
-from torch import Tensor
+from rows import Row, fill, keep, mean, parser, settings, sheet, sizes, table
 
 import fusedream_nb as fd
-from fusedream_nb.method.latents import Pyramid
 from fusedream_nb.method.scores import PatchScore
 from fusedream_nb.method.views import Cutouts
-from fusedream_nb.models import Models
 from fusedream_nb.models.stickers import nouns as world
-from fusedream_nb.models.stickers.captions import article
-from fusedream_nb.models.stickers.reading import read_nouns
-from fusedream_nb.notebook.claims import numbers_line, share
+from fusedream_nb.models.stickers.scenes import sample_scenes
+from fusedream_nb.models.stickers.world import render
+from fusedream_nb.notebook.claims import share
+from fusedream_nb.notebook.measure import (
+    Reader,
+    correlation,
+    fan,
+    imbalance,
+    last,
+    load_vqgan,
+    nouns,
+    phrase,
+    white_start,
+)
 
 LOSSES = ("mean", "transport")
 PLACES = 64
+CEILING = 5  # real scenes of each pair
 
 
-def pairs(n: int) -> list[tuple[str, str]]:
-    """Return n pairs of different nouns, always the same ones."""
+def pairs(n: int) -> dict[str, list[str]]:
+    """Return n pairs of different nouns by name, always the same ones."""
     drawn = random.Random(0)
-    return [tuple(drawn.sample(list(world.NOUNS), 2)) for _ in range(n)]  # type: ignore[misc]
+    found = [drawn.sample(list(world.NOUNS), 2) for _ in range(n)]
+    return {" and ".join(words): words for words in found}
 
 
-def fan(tangents: Tensor) -> float:
-    """Return the circular standard deviation of arrows [n, 2], in degrees."""
-    angle = torch.atan2(tangents[:, 1], tangents[:, 0])
-    length = torch.polar(torch.ones_like(angle), angle).mean().abs().clamp(max=1)
-    return float((-2 * length.log()).clamp(min=0).sqrt().rad2deg())
-
-
-def measure(models: Models, words: tuple[str, str], loss: Any, given: argparse.Namespace) -> dict[str, Any]:  # noqa: ANN401
-    """Draw one picture of two nouns, and say what it shows."""
-    prompts = [f"a photo of {article(word)}" for word in words]
-    sheet = torch.ones(1, 3, *models.generator.canvas)  # type: ignore[attr-defined]
-    run = fd.transport(
-        prompts,
-        models,
-        seed=given.seed,
-        budget=given.budget,
-        steps=given.steps,
-        cutouts=Cutouts(given.patches, given.smallest),
-        loss=loss,
-        lr=given.lr,
-        start=Pyramid(models.generator.encode(sheet.to(models.device))),  # type: ignore[attr-defined]
-    )
-    image = deque(run, maxlen=1).pop().best_image
-    score = PatchScore(models.clip, prompts, Cutouts(PLACES, given.smallest), loss=loss)
-    with torch.no_grad():
-        best = read_nouns(models.judge, models.judge.encode_image(image)).topk(2).indices[0].tolist()
-        seen = score.match(image, score.sample(1, torch.Generator().manual_seed(1)))
-    costs = seen.costs[0].cpu()
-    nearer = int((costs[:, 0] < costs[:, 1]).sum())
-    return {
-        "both": {world.NOUNS[i] for i in best} == set(words),
-        "imbalance": abs(2 * nearer - PLACES) / PLACES,
-        "correlation": float(torch.corrcoef(costs.T)[0, 1]),
-        "fan": fan(seen.tangents[0].cpu()),
-    }
+def scenes(words: list[str], size: int) -> torch.Tensor:
+    """Return real pictures [n, 3, size, size] of two objects in their natural colours."""
+    many = sample_scenes(64, torch.Generator().manual_seed(0))
+    two = many[(many.noun[:, 1] >= 0).nonzero()[:CEILING, 0]]
+    noun = torch.tensor([[world.NOUNS.index(word) for word in words]]).expand_as(two.noun)
+    plain = {name: torch.zeros_like(getattr(two, name)) for name in ("strength", "effect", "sprite")}
+    return render(replace(two, noun=noun, colour=torch.full_like(two.colour, -1), **plain), size)
 
 
 def main() -> None:
-    """Measure the pairs that are missing, then print the sums."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--model", default="stickers/vqgan")
-    parser.add_argument("--budget", default="gallery")
-    parser.add_argument("--steps", type=int, help="instead of the budget's")
-    parser.add_argument("--patches", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=0.1)
-    parser.add_argument("--smallest", type=float, default=0.25)
-    parser.add_argument("--limit", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("pairs.jsonl"))
-    given = parser.parse_args()
-    models = fd.load(given.model)
-    lines = given.out.read_text().splitlines() if given.out.exists() else []
-    done = {tuple(row["words"]): row for row in map(json.loads, lines)}
-    for words in pairs(given.limit):
-        if words not in done:
-            done[words] = {"words": words, **{loss: measure(models, words, loss, given) for loss in LOSSES}}
-            with given.out.open("a") as file:
-                file.write(json.dumps(done[words]) + "\n")
-            print(done[words], flush=True)
-    rows = [done[words] for words in pairs(given.limit)]
-    for loss in LOSSES:
-        told = {of: [row[loss][of] for row in rows] for of in ("imbalance", "correlation", "fan")}
-        print(f"{loss}: both nouns in {share([row[loss]['both'] for row in rows])} · {numbers_line(**told)}")
-    evener = [row["transport"]["imbalance"] < row["mean"]["imbalance"] for row in rows]
-    print(f"groups more even by transport: {share(evener)}")
+    """Measure what is missing, print the table, and write a sheet: the mean, and below it transport."""
+    options = parser(__doc__, "pairs", limit=20)
+    options.add_argument("--patches", type=int, default=32)
+    options.add_argument("--lr", type=float, default=0.1)
+    options.add_argument("--smallest", type=float, default=0.25)
+    given = options.parse_args()
+    models, own = load_vqgan("stickers"), sizes(given)
+    read, cuts = Reader(models.judge, nouns(models)), Cutouts(given.patches, given.smallest)
+    places = torch.Generator().manual_seed(1)
+
+    def measure(words: list[str]) -> Row:
+        prompts, row = [phrase(word) for word in words], Row()
+        for loss in LOSSES:
+            begin = white_start(models.generator, 1)
+            same = {"seed": given.seed, "budget": own, "cutouts": cuts, "lr": given.lr, "start": begin}
+            image = last(fd.transport(prompts, models, loss=loss, **same)).best_image
+            keep(given.out, " and ".join(words), **{loss: image})
+            score = PatchScore(models.clip, prompts, Cutouts(PLACES, given.smallest), loss=loss)
+            with torch.no_grad():
+                seen = score.match(image, score.sample(1, places.manual_seed(1)))
+            row[loss] = {
+                "judge": read.top(image, 2)[0],
+                "imbalance": float(imbalance(seen.costs.argmin(-1), 2)),
+                "correlation": float(correlation(seen.costs)),
+                "fan": float(fan(seen.tangents)),
+            }
+        row["real"] = {"judge": read.top(scenes(words, models.generator.size), 2)}
+        return row
+
+    shared = settings(given, models, patches=given.patches, lr=given.lr, smallest=given.smallest)
+    items = pairs(given.limit)
+    report(fill(given.out, shared, items, measure), items)
+    sheet(given.out, list(items), *LOSSES)
+
+
+def report(rows: list[Row], items: dict[str, list[str]]) -> None:
+    """Print both losses side by side."""
+    both = [[set(row[loss]["judge"]) == set(items[row["item"]]) for row in rows] for loss in LOSSES]
+    of = {
+        name: [[row[loss][name] for row in rows] for loss in LOSSES]
+        for name in ("imbalance", "correlation", "fan")
+    }
+    more = [float(b) - float(a) for a, b in zip(*both, strict=True)]
+    evener = share([b < a for a, b in zip(*of["imbalance"], strict=True)])
+    times = [b / max(a, 1e-3) for a, b in zip(*of["fan"], strict=True)]
+    notes = {"imbalance": f"lower in {evener}", "fan": f"{mean(times)} times"}
+    notes["correlation"] = f"below zero in {share([c < 0 for c in of['correlation'][1]])}"
+    lines = [[name, *map(mean, found), notes[name]] for name, found in of.items()]
+    real = [set(top) == set(items[row["item"]]) for row in rows for top in row["real"]["judge"]]
+    print("judge's ceiling, real scenes of the two:", share(real))
     print(
-        f"costs anti-correlate by transport: {share([row['transport']['correlation'] < 0 for row in rows])}"
+        table(["", *LOSSES, "transport's"], ["both nouns", *map(share, both), f"{mean(more)} more"], *lines)
     )
-    times = [row["transport"]["fan"] / max(row["mean"]["fan"], 1e-3) for row in rows]
-    print(numbers_line(fan_times_the_mean_s=times))
 
 
 if __name__ == "__main__":
