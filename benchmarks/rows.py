@@ -126,7 +126,9 @@ def sheet(folder: Path, items: Sequence[str], *ways: str, columns: int = 10) -> 
     """Write the items' pictures as a sheet without words: of each row of items, a row for each way."""
     groups = [items[first : first + columns] for first in range(0, len(items), columns)]
     files = [folder / f"{slug(item, 0)}-{way}.png" for some in groups for way in ways for item in some]
-    save_image(torch.stack([decode_image(str(file)) for file in files]) / 255, folder / "sheet.png", columns)
+    save_image(
+        torch.stack([decode_image(str(file)) for file in files]) / 255, folder / "sheet.png", nrow=columns
+    )
 
 
 def mean(values: Sequence[float]) -> str:
