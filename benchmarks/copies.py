@@ -65,7 +65,7 @@ def main() -> None:
         mine = scores[:, i : i + 1]
         basis = Latent.cat([best(latents, mine, own.k, M, M * seed) for seed in seeds])
         total = steps_of(copies, own.steps)
-        moments = {round(total * part / PARTS): part for part in range(1, PARTS + 1)}
+        moments = [round(total * part / PARTS) for part in range(1, PARTS + 1)]
         seen = {
             "judge": fd.CLIPScore(models.judge, prompts[i]),
             "augclip": fixed_score(models.clip, prompts[i], 50, UNSEEN),
@@ -81,7 +81,7 @@ def main() -> None:
             copies=copies,
         )
         for step in run:
-            if step.index in moments:
+            for _ in range(moments.count(step.index)):
                 with torch.no_grad():
                     for name, score in seen.items():
                         row[name].append(score(step.best_image, torch.Generator()).tolist())
