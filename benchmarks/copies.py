@@ -16,12 +16,10 @@ from statistics import fmean
 
 import torch
 from ablation import PROMPTS, UNSEEN
-from rows import Row, best, fill, mean, parser, pool, settings, sizes, table
+from rows import POOL, Row, fill, mean, parser, settings, sizes, table
 
 import fusedream_nb as fd
-from fusedream_nb.method.latents import OverParameterised
-from fusedream_nb.models.generators import Latent
-from fusedream_nb.notebook.measure import fixed_score
+from fusedream_nb.notebook.measure import Dealt, fixed_score
 
 COPIES = (4, 8, 12, 24, 50)
 GMAC_COPY, GMAC_PICTURE = 4.4, 60.0
@@ -57,13 +55,11 @@ def main() -> None:
     options.add_argument("--our-steps", type=float, nargs=len(COPIES), help=f"of ours with {COPIES}")
     given = options.parse_args()
     models, own, prompts = fd.load(), sizes(given), list(PROMPTS[: given.limit])
-    latents, scores = pool(models, prompts, own.start_copies, given.seed)
-    seeds, M = list(range(given.seeds)), len(latents) // given.seeds
+    seeds = [given.seed + i for i in range(given.seeds)]
+    dealt = Dealt(models, POOL, own.start_copies, seeds)
 
     def measure(item: tuple[int, int]) -> Row:
         i, copies = item
-        mine = scores[:, i : i + 1]
-        basis = Latent.cat([best(latents, mine, own.k, M, M * seed) for seed in seeds])
         total = steps_of(copies, own.steps)
         moments = [round(total * part / PARTS) for part in range(1, PARTS + 1)]
         seen = {
@@ -76,7 +72,7 @@ def main() -> None:
             models,
             seed=seeds,
             budget=own,
-            start=OverParameterised.start(basis),
+            start=dealt.start([prompts[i]] * len(seeds), seeds, own.k),
             steps=total,
             copies=copies,
         )
@@ -88,7 +84,7 @@ def main() -> None:
         return row
 
     items = {f"{prompts[i]}, {copies} copies": (i, copies) for i in range(len(prompts)) for copies in COPIES}
-    shared = settings(given, models, seeds=given.seeds, M=M)
+    shared = settings(given, models, seeds=given.seeds)
     report(fill(given.out, shared, items, measure), given.plain_step, given.our_steps)
 
 

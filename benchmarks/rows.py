@@ -22,11 +22,11 @@ from torchvision.io import decode_image
 from torchvision.utils import save_image
 
 import fusedream_nb as fd
-from fusedream_nb.method.bank import WORTH, vectors_of
+from fusedream_nb.method.bank import WORTH
 from fusedream_nb.method.budgets import Budget
 from fusedream_nb.models import Models
 from fusedream_nb.models.generators import Latent
-from fusedream_nb.notebook.measure import start_score
+from fusedream_nb.notebook.measure import Dealt
 from fusedream_nb.records.record import hashes, slug
 
 SIZES = ("M", "k", "steps", "copies", "judged_copies")
@@ -101,13 +101,8 @@ def pool(
     models: Models, prompts: Sequence[str], copies: int, seed: int, M: int = POOL
 ) -> tuple[Latent, Tensor]:
     """Return a seed's M samples, 1,000 at least, and their scores [M, prompts] by the bank of them."""
-    score, rng = start_score(models.clip, prompts, copies), torch.Generator().manual_seed(seed)
-    text, vectors, latents = vectors_of(models.generator, score.table, max(M, WORTH), rng) or _refuse(models)
-    return latents, (vectors.to(text) @ text.T).cpu()
-
-
-def _refuse(models: Models) -> Any:  # noqa: ANN401
-    raise SystemExit(f"The networks of {models.name} are not known, so no bank can be kept of them.")
+    every = Dealt(models, max(M, WORTH), copies, [seed])
+    return every.latents, every.vectors.float().cpu() @ models.clip.encode_text(list(prompts)).float().cpu().T
 
 
 def best(latents: Latent, scores: Tensor, k: int, M: int, first: int = 0) -> Latent:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fusedream_nb.models.generators import Latent
+from fusedream_nb.notebook.measure import start_score
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import copies
@@ -52,12 +53,12 @@ def test_the_best_are_taken_from_their_part_of_the_pool_alone():
 
 
 def test_a_pool_s_scores_are_those_of_its_pictures(models):
-    prompts, own = ["a photo of a dog", "a photo of a red car"], rows.start_score
+    prompts = ["a photo of a dog", "a photo of a red car"]
     latents, scores = rows.pool(models, prompts, 4, 0)
     some = torch.tensor([0, 17, len(latents) - 1])
     with torch.no_grad():
         pictures = models.generator.decode(latents[some])
-        looked = own(models.clip, prompts, 4).table(pictures, torch.Generator())
+        looked = start_score(models.clip, prompts, 4).table(pictures, torch.Generator())
     torch.testing.assert_close(scores[some], looked, atol=2e-3, rtol=0)
 
 
