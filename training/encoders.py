@@ -56,6 +56,13 @@ def neighbour_loss(cosines: Tensor, batch: Batch) -> Tensor:
     return loss + F.cross_entropy(legal, pairs, ignore_index=-1)
 
 
+def resized(image: Tensor, side: int) -> Tensor:
+    """Enlarge pictures to what a tower reads, as :class:`fusedream_nb.models.encoders.Clip` does."""
+    if image.shape[-1] == side:
+        return image
+    return F.interpolate(image, (side, side), mode="bicubic", antialias=True).clamp(-1, 1)
+
+
 def generated(model: nn.Module, n: int, rng: torch.Generator) -> Batch:
     """Draw n samples of the generator, with the scenes that their latents stand for; some dyed by hand."""
     m = n + n // 3
@@ -101,6 +108,7 @@ def train_encoder(
     torch.manual_seed(SEEDS[name])
     model = given.network if given else open_clip.CLIP(**CLIP_CONFIGS[name])
     model = model.to(device, memory_format=torch.channels_last)
+    side = max(model.visual.image_size)
     readings, presence = (
         Readings(len(model.text_projection.T), data.READINGS).to(device),
         Presence().to(device),
@@ -157,7 +165,7 @@ def train_encoder(
         start = STARTS[int(torch.randint(len(STARTS), ()))]
         nearby = data.neighbours(start, int(torch.randint(3, ()))).to(device)
         tokens = torch.cat([data.captions(chosen.scenes, rng).to(device), nearby])
-        everything = torch.cat([image, shown]).contiguous(memory_format=torch.channels_last)
+        everything = resized(torch.cat([image, shown]), side).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             pictures = model.encode_image(everything)
             words = model.encode_text(tokens)

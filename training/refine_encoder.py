@@ -34,6 +34,7 @@ from .refine import begun, draw, latents
 CPU = torch.device("cpu")
 RATE = 4e-4  # AdamW's
 CELLS = READ // 4  # a side of the VQGANs' grids
+SIDES = {"clip": READ, "judge": 2 * READ}  # pixels that a tower reads: the judge's stride of 32 needs more
 
 
 def shipped(name: str, folder: Path = STICKERS) -> tuple[nn.Module, dict[str, object]]:
@@ -44,6 +45,7 @@ def shipped(name: str, folder: Path = STICKERS) -> tuple[nn.Module, dict[str, ob
     fresh = 0.02 * torch.randn(VOCABULARY_SIZE - len(words), words.shape[1], generator=torch.Generator())
     tensors["token_embedding.weight"] = torch.cat([words[:-1], fresh, words[-1:]])  # the end stays last
     config["text_cfg"]["vocab_size"] = VOCABULARY_SIZE
+    config["vision_cfg"]["image_size"] = SIDES[name]
     network = open_clip.CLIP(**config)
     network.load_state_dict(tensors, strict=True)
     return network, config
