@@ -21,8 +21,14 @@ OVERSHOOT = 2.5  # how often the steps could cross the ball (Madry et al., 2017:
 def fgsm(image: Tensor, score: Score, rng: Rng, *, epsilon: float = EPSILON) -> Tensor:
     """Return I + ε sign ∇s(I), clamped: the Fast Gradient Sign Method (Goodfellow et al., 2014).
 
-    It solves max s(I + δ), ‖δ‖∞ ≤ ε (FuseDream, Case Study 1, §2.1) where s is linear, for pictures
-    [n, 3, h, w] in [-1, 1]. ε is in their units: 2 · 8/255 for what is called 8/255 of pictures in [0, 1].
+    It solves max s(I + δ), ‖δ‖∞ ≤ ε (FuseDream, Case Study 1, §2.1) where s is linear.
+
+    Args:
+        image: pictures [n, 3, h, w] in [-1, 1].
+        score: what is to rise.
+        rng: the score's randomness.
+        epsilon: ε in the pictures' own units: 2 · 8/255 for what is called 8/255 of pictures in [0, 1].
+
     Raises ValueError for an ε below 0 or an image out of range.
     """
     *_, last = pgd(image, score, rng, epsilon=epsilon, steps=1)

@@ -86,8 +86,12 @@ def basin_cma(
     is told the points where the climbs began, with the fixed scores where they *ended*. Both search
     :class:`Law` coordinates, in which the generator's own law is N(0, I).
 
-    Prompt, seed and ``budget`` are as in ``fusedream``, but the ``schedule`` gives the steps; ``sizes`` are
-    copies, judged_copies and Adam's lr (default 0.05), and ``sigma`` is CMA-ES's first step size.
+    Args:
+        prompt, models, seed, budget: as in :func:`.fusedream.fusedream`, without the budget's steps.
+        schedule: how much work is done.
+        sigma: CMA-ES's first step size.
+        sizes: copies, judged_copies, and Adam's lr (default 0.05).
+
     A Step shows one picture [1, 3, h, w], the one of the population that has reached the most, and the best
     of all so far. Its knobs are ``mega_step``, the generator's ``evaluations`` so far, and CMA's ``sigma``.
     """
