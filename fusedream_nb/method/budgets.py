@@ -79,7 +79,7 @@ BUDGETS = {
 FIGURES: dict[str, dict[str, tuple[Any, ...]]] = {
     "start": {"M": (None, 10_000, None, None, None)},  # notebook 00: seed 0 has a bank that ships
     # 01: pictures attacked, steps of PGD
-    "fd-02": {"pictures": (4, 20, 50, 50, 50), "attack_steps": (2, 10, 10, 10, 10)},
+    "fd-02": {"pictures": (4, 50, 50, 50, 50), "attack_steps": (2, 10, 10, 10, 10)},
     "fd-03": {  # 02: dogs that climb, random pictures among which they are found, batch of climbs
         "steps": (4, 60, 150, 150, 500),
         "copies": (None, 8, None, None, None),
