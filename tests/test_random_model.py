@@ -25,7 +25,7 @@ from fusedream_nb.models.weights import CLIP, JUDGE
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 QUICK = ("00", "01", "02", "03", "06", "11", "12", "13")
 GRIDS = {"11": "vqgan-imagenet-16384", "12": "vqgan-imagenet-16384", "13": "vqgan-wikiart"}
-SMALL = {"CANVAS": (96, 96)}  # of a VQGAN, where the notebook has one
+SMALL = {"CANVAS": {"canvas": (96, 96)}}  # of a VQGAN, where the notebook has one
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from PIL.PngImagePlugin import PngInfo
 from fusedream_nb.records import png
 
 FORMAT = 1  # of a figure's record
-COLOURS = {256: 25_000, 64: 50_000, 48: 10**9}  # of a figure → bytes above which it gets fewer
+COLOURS = {256: 25_000, 64: 50_000, 48: 55_000, 32: 10**9}  # of a figure → bytes above which it gets fewer
 # For matplotlib.rc_context; a "$" in a prompt is a "$", and equal plots have equal bytes.
 STYLE: Any = {
     "font.size": 8,

@@ -96,7 +96,8 @@ def test_the_sticker_judge_has_open_clips_vectors(models: Models, rng: torch.Gen
     folder = STICKERS / "judge"
     network = open_clip.CLIP(**read_config(folder / "open_clip_config.json")["model_cfg"]).eval()
     network.load_state_dict(read_file(folder / "open_clip_model.safetensors"))
-    image = torch.rand(8, 3, 64, 64, generator=rng) * 2 - 1  # whose mean and std are 0.5: nothing to change
+    side = models.judge.size
+    image = torch.rand(8, 3, side, side, generator=rng) * 2 - 1  # mean and std are 0.5: nothing to change
     theirs = nn.functional.normalize(network.encode_image(image), dim=-1)
     torch.testing.assert_close(models.judge.encode_image(image), theirs, atol=1e-5, rtol=0)
 
