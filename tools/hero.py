@@ -8,6 +8,9 @@ from pathlib import Path
 import torch
 
 import fusedream_nb as fd
+from fusedream_nb.method.bank import widened
+from fusedream_nb.notebook import figure
+from fusedream_nb.notebook.measure import last, start_score
 
 PROMPTS = (
     "a photo of a blue dog",
@@ -20,19 +23,22 @@ PROMPTS = (
 
 
 def main() -> None:
-    """Draw for each prompt the best of M samples and, below it, FuseDream's best of three seeds."""
+    """Draw for each prompt the best of the samples that a run starts from and, below it, FuseDream's picture.
+
+    Both are of seed 0, whose bank ships.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("target", type=Path)
     parser.add_argument("--budget", default="quick")
     given = parser.parse_args()
-    models, sizes = fd.load(), fd.budget(given.budget)
+    models, figure.COLOURS = fd.load(), {256: 10**9}
+    sizes = widened(fd.budget(given.budget), models, [0])
     luck, made = [], []
     for prompt in PROMPTS:
-        rank = fd.AugCLIP(models.clip, prompt, sizes.start_copies)
+        rank = start_score(models.clip, prompt, sizes.start_copies).table
         best, _ = fd.top_k(models.generator, rank, sizes.M, 1, torch.Generator().manual_seed(0))
-        luck.append(models.generator.decode(best).detach())
-        *_, last = fd.fusedream(prompt, models, seed=[0, 1, 2], budget=given.budget)
-        made.append(last.best_image[last.best_score.argmax()][None])
+        luck.append(models.generator.decode(best.map(lambda t: t[0])).detach())
+        made.append(last(fd.fusedream(prompt, models, seed=0, budget=given.budget)).best_image)
     titles = [prompt.replace("a photo of ", "") for prompt in PROMPTS]
     alt = f"Best of {sizes.M} random samples, and below it FuseDream's picture, for: {', '.join(titles)}."
     fd.grid(luck + made, titles, alt=alt, columns=len(PROMPTS), world=models.world).save(given.target)
