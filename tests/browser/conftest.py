@@ -243,7 +243,7 @@ class Panel:
 
     def marks(self) -> list[str]:
         """Return what the marks in the curves say."""
-        return self.root.locator("svg line title").all_text_contents()
+        return self.root.locator("svg title").all_text_contents()
 
 
 class Lab:
