@@ -87,7 +87,10 @@ def basin_cma(
     :class:`Law` coordinates, in which the generator's own law is N(0, I).
 
     Args:
-        prompt, models, seed, budget: as in :func:`.fusedream.fusedream`, without the budget's steps.
+        prompt: what the picture shows.
+        models: what is climbed and what scores it.
+        seed: of all randomness.
+        budget: gives the copies; the schedule gives the steps.
         schedule: how much work is done.
         sigma: CMA-ES's first step size.
         sizes: copies, judged_copies, and Adam's lr (default 0.05).

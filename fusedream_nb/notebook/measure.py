@@ -239,11 +239,11 @@ def sample_start(
     painter = _painter(models.device.type)
     rank = start_score(models.clip, prompts, sizes.start_copies)
     rng, most = torch.Generator().manual_seed(0), per * (max(seed % 10 for seed in seeds) + 1)
-    best, _ = top_k(painter, rank.table, sizes.M, most, rng)
-    pictures = []
+    found, _ = top_k(painter, rank.table, sizes.M, most, rng)
+    best, pictures = found.map(lambda t: t.flatten(0, 1)), []
     for seed in seeds:
-        places = [(t % m, per * (seed % 10) + t // m) for t in range(down * across)]
-        drawn = torch.cat([painter.decode(best[i][j : j + 1]) for i, j in places])
+        rows = [(t % m) * most + per * (seed % 10) + t // m for t in range(down * across)]
+        drawn = torch.cat([painter.decode(best[row : row + 1]) for row in rows])
         size = vqgan.canvas[0] // down, vqgan.canvas[1] // across
         tiles = torch.nn.functional.interpolate(drawn, size, mode="bilinear", antialias=True)
         pictures.append(torch.cat([torch.cat([*row], -1) for row in tiles.split(across)], -2))
