@@ -387,3 +387,15 @@ def test_ctrl_c_before_the_first_picture_leaves_nothing(models, start, tmp_path)
 def test_a_prompt_with_a_leading_dash_gets_a_hint(prompt, capsys):
     assert main(["generate", prompt]) == 2
     assert "A PROMPT that begins with a dash stands behind --." in capsys.readouterr().err
+
+
+def test_a_seed_whose_bank_ships_draws_the_same_alone_and_among_others(tmp_path, monkeypatch):
+    """Seed 1 has no bank, and ranks the budget's samples."""
+    few = {**TINY, "start_copies": budgets.BUDGETS["quick"].start_copies}
+    monkeypatch.setitem(budgets.BUDGETS, "quick", replace(budgets.BUDGETS["quick"], **few))
+    for seeds in "12":
+        where = ["--seeds", seeds, "--out", str(tmp_path / seeds)]
+        assert main(["generate", "a photo of a blue dog", "--budget", "quick", *where]) == 0
+    (alone,), among = (sorted((tmp_path / seeds).glob("*.png")) for seeds in "12")
+    assert [read_record(path).M for path in among] == [10_000, TINY["M"]]
+    assert (asarray(Image.open(alone)) == asarray(Image.open(among[0]))).all()

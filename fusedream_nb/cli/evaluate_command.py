@@ -107,7 +107,7 @@ def evaluate(
     say(f"N = {n:,} pictures per method; {found.library}; features of {found.network}.")
     if features is None:
         say("Without --reference there are no real pictures to compare with: no FID, KID, IS.")
-    elif min(n, found.reference) < FEW:
+    elif found.results[0].set_metrics and min(n, found.reference) < FEW:
         say(f"FID and IS are biased with fewer than {FEW:,} pictures, and compare no two N; KID leads.")
     if as_json:
         print(json.dumps({"settings": plan.settings(), **asdict(found)}, indent=1))

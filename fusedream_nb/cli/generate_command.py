@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -123,8 +123,11 @@ def generate(
         sides = (job.canvas[0], job.canvas[1]) if job.canvas else None
         worlds.append(fd.load(job.model, device=device or job.device, canvas=sides))
     if resume is None and not options:
-        wide = widened(sizes, worlds[0], range(seed, seed + seeds))
-        todo = [replace(todo[0], sizes=asdict(wide))]
+        # A seed's picture is the same alone and among others, so those without a bank are a job of their own.
+        wide = {each: widened(sizes, worlds[0], [each]) for each in range(seed, seed + seeds)}
+        alike = {size: [each for each in wide if wide[each] == size] for size in wide.values()}
+        todo = [jobs.job(texts, own, model, device, size, **more) for size, own in alike.items()]
+        worlds *= len(todo)
     for job, models in zip(todo, worlds, strict=True):
         said = [prompt for texts, _ in job.groups for prompt in texts] + knobs.get("prompt", [])
         for prompt in dict.fromkeys(text for text in said if isinstance(text, str)):
@@ -162,7 +165,7 @@ def _kind(asked: dict[str, str], values: dict[str, Any]) -> tuple[type[Run[Any]]
     from fusedream_nb.method.transport import TransportRun
 
     if compose:
-        placements = packed(Placements.of(named(places) if places else PLACEMENTS))
+        placements = packed(Placements.of(PLACEMENTS if places is None else named(places)))
         ranked = {name: values[name] for name in ("foreground", "background")}
         return CompositionRun, {"placements": placements, **ranked}
     if transport:

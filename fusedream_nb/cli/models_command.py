@@ -128,6 +128,7 @@ def rm(context: typer.Context, names: Names, cache: Cache = None) -> None:
     if any(row.name == "stickers" for row in rows):
         raise ValueError("The stickers are a part of the package; they are not deleted.")
     for row in rows:
+        found = row.folder.is_dir()
         for file in row.files:
             for end in ("", ".part", ".lock", ".sha256"):
                 (row.folder / f"{file.name}{end}").unlink(missing_ok=True)
@@ -135,7 +136,7 @@ def rm(context: typer.Context, names: Names, cache: Cache = None) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         if row.folder.is_dir() and not any(row.folder.iterdir()):
             row.folder.rmdir()
-        print(f"{row.name} is no longer in {row.folder}")
+        print(f"{row.name} {'is no longer' if found else 'was not'} in {row.folder}")
 
 
 def _rows(names: list[str], store: Path | None) -> list[Entry]:

@@ -167,5 +167,5 @@ def captions(source: str | Path | None = None, limit: int | None = None) -> list
     """
     if limit is not None and limit < 1:
         raise ValueError(f"A limit of captions must be at least 1, not {limit}.")
-    found = sticker_scenes()[0] if source is None else read(source)
+    found = sticker_scenes(limit or TEST_SIZE)[0] if source is None else read(source)
     return found[:limit]

@@ -202,7 +202,8 @@ class CompositionRun(AugCLIPRun[ComposeStep]):
         self.places = [place for group in groups for place in group]
         self.group = [i for i, group in enumerate(groups) for _ in group]
         self.rule: Rule = options["rule"]
-        self.texts = [_each(options[name] or config.prompts, n) for name in ("foreground", "background")]
+        ranked = [options[name] for name in ("foreground", "background")]
+        self.texts = [_each(config.prompts if texts is None else texts, n) for texts in ranked]
         self.batch = max(1, 6 * 64**2 // models.generator.size**2)  # placements in memory at a time
         self.pruned = False
         self.now: dict[str, Tensor] = {}  # a tensor [n, …] by name: pictures, values, and v of each parameter

@@ -98,13 +98,13 @@ def notebooks(names: Iterable[str]) -> list[Path]:
     Raises ValueError as :func:`chosen` does, and FileNotFoundError for a figure without its notebook.
     """
     wanted, there = {name.lower() for name in names}, _there()
-    numbers = {figure.notebook: figure.id for figure in chosen(wanted)}
+    numbers = {figure.notebook: f"{figure.id} is drawn by notebook" for figure in chosen(wanted)}
     if "all" in wanted and there:
         return list(there.values())
-    numbers |= {name: f"notebook {name}" for name in wanted if name.isdigit()}
+    numbers |= {name: "You asked for notebook" for name in wanted if name.isdigit()}
     for number in sorted(numbers.keys() - there.keys()):
         raise FileNotFoundError(
-            f"{numbers[number]} is drawn by notebook {number}, which is not in {folder()}; "
+            f"{numbers[number]} {number}, which is not in {folder()}; "
             "set FUSEDREAM_NOTEBOOKS to the folder of the repository's notebooks."
         )
     return sorted(there[number] for number in numbers)

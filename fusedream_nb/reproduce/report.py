@@ -93,8 +93,9 @@ def collect(name: str, made_by: dict[str, Any], scratch: Path, code: int, out: P
     from PIL import Image
 
     def alt(path: Path) -> str:
-        with Image.open(path) as picture:
+        with suppress(OSError), Image.open(path) as picture:
             return str(picture.info.get("Description", ""))
+        return ""
 
     drawn = sorted(path for path in (scratch / FIGURES).glob("[!.]*") if path.suffix in (".png", ".svg"))
     result = Result(

@@ -21,6 +21,8 @@ REFUSED = [
     (["reproduce", "fd-02", "--model", "nobody"], "nobody"),
     (["reproduce", "fd-02", "--check", "--json"], "leave out --json"),
     (["generate", "a dog", "  "], "prompt is empty"),
+    (["evaluate", "--out", "table", "--limit", "3001"], "has 3,000 captions, so 3001"),
+    (["generate", "a dog", "--compose", "--foreground", ""], "prompt is empty"),
     (["generate", "a dog", "--transport", "--prompt-picture", "none.png"], "There is no picture"),
 ]
 

@@ -399,6 +399,14 @@ def test_a_process_that_died_is_a_failure_and_old_figures_go_with_their_result(t
     assert {path.name for path in tmp_path.iterdir()} == {"01_x.json", "fd-02.png"}
 
 
+def test_a_figure_cut_off_or_without_its_other_half_is_kept_without_words(tmp_path):
+    folder = scratch(tmp_path, "a", "fd-02.png", "fd-03.png")
+    for name, file in (("fd-02.png", "fd-02.png"), ("fd-04.svg", "fd-03.png")):
+        (folder / "figures" / name).write_bytes((folder / "figures" / file).read_bytes()[:20])
+    found = report.collect("01_x", {}, folder, -9, tmp_path)
+    assert [row["alt"] for row in found.figures] == ["", "", ""]
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"notebook": 1}', "\x00"])
 def test_what_is_no_result_is_none(tmp_path, text):
     (tmp_path / "x.json").write_text(text)
