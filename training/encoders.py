@@ -108,7 +108,8 @@ def train_encoder(
     torch.manual_seed(SEEDS[name])
     model = given.network if given else open_clip.CLIP(**CLIP_CONFIGS[name])
     model = model.to(device, memory_format=torch.channels_last)
-    side = max(model.visual.image_size)
+    sides = model.visual.image_size  # open_clip has one number or two
+    side = sides if isinstance(sides, int) else max(sides)
     readings, presence = (
         Readings(len(model.text_projection.T), data.READINGS).to(device),
         Presence().to(device),
