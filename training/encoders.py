@@ -12,13 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fusedream_nb.models.encoders import resize_and_crop
 from fusedream_nb.models.stickers.scenes import ENCODER_FORBIDDEN, held_out
 
 from . import data
 from .climbs import Climbs
 from .data import NOUNS, Batch, Pool
 from .law import LATENT_DIM, scenes_from_latent
-from .networks import CLIP_CONFIGS, Readings
+from .networks import CLIP_CONFIGS, READ, Readings
 from .run import Run, Snapshot, ema_update
 
 SEEDS = {"clip": 1101, "judge": 1202, "third": 1303}
@@ -54,13 +55,6 @@ def neighbour_loss(cosines: Tensor, batch: Batch) -> Tensor:
     loss = -(target * cosines[:, :NOUNS].log_softmax(1)).sum(1).sum() / (there > 0).sum().clamp(min=1)
     legal = cosines[:, NOUNS:].masked_fill(ENCODER_FORBIDDEN.flatten().to(cosines.device), -1e4)
     return loss + F.cross_entropy(legal, pairs, ignore_index=-1)
-
-
-def resized(image: Tensor, side: int) -> Tensor:
-    """Enlarge pictures to what a tower reads, as :class:`fusedream_nb.models.encoders.Clip` does."""
-    if image.shape[-1] == side:
-        return image
-    return F.interpolate(image, (side, side), mode="bicubic", antialias=True).clamp(-1, 1)
 
 
 def generated(model: nn.Module, n: int, rng: torch.Generator) -> Batch:
@@ -166,7 +160,9 @@ def train_encoder(
         start = STARTS[int(torch.randint(len(STARTS), ()))]
         nearby = data.neighbours(start, int(torch.randint(3, ()))).to(device)
         tokens = torch.cat([data.captions(chosen.scenes, rng).to(device), nearby])
-        everything = resized(torch.cat([image, shown]), side).contiguous(memory_format=torch.channels_last)
+        everything = torch.cat([image, shown])
+        everything = resize_and_crop(everything, side) if side != READ else everything
+        everything = everything.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             pictures = model.encode_image(everything)
             words = model.encode_text(tokens)

@@ -122,7 +122,7 @@ class Clip:
         Images of another size are resized (bicubic, antialiased) and cropped in the middle, as by open_clip.
         """
         if image.shape[-2:] != (self.size, self.size):
-            image = _resize_and_crop(image, self.size)
+            image = resize_and_crop(image, self.size)
         features = compute(self, self.model.encode_image, (image - self._shift) * self._scale)
         return F.normalize(features, dim=-1)
 
@@ -147,7 +147,8 @@ def _tokenizer(kind: str | None, text: dict[str, Any]) -> Any:  # noqa: ANN401
     return open_clip.SimpleTokenizer(context_length=text.get("context_length", 77))
 
 
-def _resize_and_crop(image: Tensor, size: int) -> Tensor:
+def resize_and_crop(image: Tensor, size: int) -> Tensor:
+    """Return the middle [n, 3, size, size] of images [n, 3, h, w], resized to fill it, antialiased."""
     h, w = image.shape[-2:]
     height, width = max(size, round(h * size / min(h, w))), max(size, round(w * size / min(h, w)))
     image = F.interpolate(image, (height, width), mode="bicubic", antialias=True).clamp(-1, 1)
