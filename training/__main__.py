@@ -18,14 +18,14 @@ import torch
 
 DEVICES = ("cuda", "cpu")
 PLAN = {  # when each begins and ends, as shares of the time of "all" on a GPU
-    "trunk": (0.0, 0.1),
-    "generator": (0.0, 0.96),
-    "vqgan": (0.0, 0.36),
+    "trunk": (0.0, 0.25),
+    "generator": (0.0, 1.0),
+    "vqgan": (0.0, 1.0),
+    "vqgan-painted": (0.0, 1.0),
     "clip": (0.0, 1.0),
-    "judge": (0.05, 1.0),
-    "vqgan-painted": (0.36, 0.62),
-    "third": (0.5, 1.0),
-    "upscaler": (0.65, 0.75),
+    "judge": (0.0, 1.0),
+    "third": (0.0, 1.0),
+    "upscaler": (0.75, 1.0),
 }
 TURNS = {  # shares of the time of "all" on a CPU, in turn
     "trunk": 0.05,
@@ -40,11 +40,11 @@ TURNS = {  # shares of the time of "all" on a CPU, in turn
 SIZES = {  # pictures drawn ahead and in a batch, on a GPU and on a CPU
     "trunk": ((4096, 256), (2000, 64)),
     "generator": ((8192, 128), (4096, 32)),
-    "vqgan": ((4096, 96), (2000, 8)),
-    "vqgan-painted": ((4096, 96), (2000, 8)),
-    "clip": ((4096, 768), (3000, 96)),
-    "judge": ((4096, 768), (3000, 96)),
-    "third": ((4096, 768), (3000, 96)),
+    "vqgan": ((4096, 64), (2000, 8)),
+    "vqgan-painted": ((4096, 64), (2000, 8)),
+    "clip": ((6144, 512), (2000, 64)),
+    "judge": ((6144, 512), (2000, 64)),
+    "third": ((6144, 512), (2000, 64)),
     "upscaler": ((256, 64), (100, 8)),
 }
 
@@ -68,13 +68,14 @@ def trainer(name: str) -> Callable[..., dict[str, torch.Tensor]]:
 
 def train(given: argparse.Namespace, device: torch.device) -> None:
     """Train one model and leave its weights in the folder."""
+    from . import encoders
     from .run import write
 
     name, folder = given.name, given.out / given.name
     pool, batch = SIZES[name][0 if device.type == "cuda" else 1]
     pool, batch = given.pool or pool, given.batch or batch
     print(f"{name}: {given.minutes:g} minutes on {device}; checkpoints in {folder}", flush=True)
-    more = {"start": given.start / name} if given.start else {}
+    more = {"earlier": given.climbed} if name in encoders.SEEDS else {}
     weights = trainer(name)(folder, given.minutes, device, pool, batch, **more)
     write({key: value.cpu() for key, value in weights.items()}, folder / "weights.pt")
     print(f"{name}: saved {folder / 'weights.pt'}", flush=True)
@@ -87,7 +88,7 @@ def train_all(given: argparse.Namespace, device: torch.device) -> None:
     def start(name: str, minutes: float) -> subprocess.Popen[bytes]:
         words = [sys.executable, "-m", "training", name, "--device", device.type, "--out", str(given.out)]
         words += [f"--minutes={minutes}", f"--threads={given.threads or 2}"]
-        for option in ("pool", "batch", "start"):
+        for option in ("pool", "batch", "climbed"):
             words += [f"--{option}={getattr(given, option)}"] if getattr(given, option) else []
         return subprocess.Popen(words)
 
@@ -115,7 +116,7 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("training-out"), help="folder of checkpoints and logs"
     )
-    parser.add_argument("--start", type=Path, help="an earlier --out whose averaged weights to begin with")
+    parser.add_argument("--climbed", type=Path, help="folder of an earlier CLIP that is climbed as well")
     parser.add_argument("--pool", type=int, help="pictures drawn ahead into memory")
     parser.add_argument("--batch", type=int, help="pictures in a step")
     parser.add_argument("--threads", type=int, help="CPU threads")

@@ -1,39 +1,50 @@
 """Pictures that are climbed while an encoder trains, and shown to it as wrong answers.
 
 An encoder that only ever saw faultless scenes takes any stain for something. So each training step also moves
-a set of latents one step up its loss, in the spaces that are climbed later: VQGAN codes, BigGAN latents
-far from any class, pyramids of pixels. The pictures are shown to it with the answer "nothing".
-As in an energy-based model (Xie et al., 2016), what is climbed becomes harder to tell from what is real.
+a set of latents one step up AugCLIP (FuseDream, Eq. 3), in a space that is climbed later: VQGAN codes,
+BigGAN latents far from any class, pyramids of pixels. What is climbed is the encoder itself, and others
+beside it. The pictures are shown to it with the answer "nothing". As in an energy-based model (Xie et al.,
+2016), what is climbed becomes harder to tell from what is real.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from diffusers import VQModel
-from torch import Tensor, nn
+from torch import Tensor
 
-from fusedream_nb.models.vqgan import look_up, nearest, straight_through
+from fusedream_nb.method import views
+from fusedream_nb.models import load
+from fusedream_nb.models.generators import Latent
+from fusedream_nb.models.stickers.scenes import LATENT_DIM
+from fusedream_nb.models.vqgan import VQGAN, look_up, nearest, straight_through
+from fusedream_nb.models.weights import STICKERS
 
 from .data import COLOURS, NOUNS
-from .networks import READ, SHAPE, SIZE, VQGAN_CONFIG, TrainableBigGAN
+from .networks import READ, VQGAN_CONFIG
 from .run import Snapshot
+from .vqgan import LAWS
 
-RATES = {"vqgan": 0.08, "generator": 0.05, "pyramid": 0.05}  # Adam's, drawn anew between half and twice
-AGES = {"vqgan": 100, "generator": 12, "pyramid": 60}  # steps after which a climb begins again, at most
+RATES = {"vqgan": 0.1, "generator": 0.05, "pyramid": 0.05}  # Adam's, drawn anew between half and twice
+AGES = {"vqgan": 80, "generator": 12, "pyramid": 60}  # steps after which a climb begins again, at most
 SIDES = (4, 8, 16, 32, 64)  # of the pyramid's grids
+COPIES = 4  # augmented copies of each climbed picture
+
+Start = Callable[[int, torch.Generator], Tensor]
+Draw = Callable[[Tensor], Tensor]
 
 
 @dataclass
 class Chains:
-    """Climbs of one space: latents [m, dim], Adam's moments, ages, rates, and captions to climb for [m]."""
+    """Climbs of one space: latents [m, …], Adam's moments, ages, rates, and captions to climb for [m]."""
 
-    start: Callable[[int, torch.Generator], Tensor]
-    draw: Callable[[Tensor], Tensor]
+    start: Start
+    draw: Draw
     m: int
     rate: float
     most: int
@@ -54,14 +65,18 @@ class Chains:
         return torch.randint(most, (n,), generator=self.rng, device=self.rng.device)
 
     def show(self) -> Tensor:
-        """Return a random view [m, 3, 64, 64] of each picture, remembering its graph."""
+        """Return each picture and its copies [m (1 + COPIES), 3, 64, 64], remembering their graph."""
         self._leaf = self.z.detach().requires_grad_()
-        self._shown = view(self.draw(self._leaf), self.rng)
+        image = self.draw(self._leaf).float()
+        numbers = views.sample(self.m, COPIES, self.rng)
+        plain = F.interpolate(image, (READ, READ), mode="bilinear", antialias=True)
+        copies = views.augment(image, numbers, READ).unflatten(0, (self.m, COPIES))
+        self._shown = torch.cat([plain[:, None], copies], 1).flatten(0, 1)
         return self._shown.detach()
 
     @torch.no_grad()
     def move(self, gradient: Tensor) -> None:
-        """Take an Adam step along the gradient [m, 3, 64, 64] at the views; begin old climbs again."""
+        """Take an Adam step along the gradient at what was shown; begin old climbs again."""
         with torch.enable_grad():
             (g,) = torch.autograd.grad(self._shown, self._leaf, gradient.to(self._shown))
         del self._shown, self._leaf
@@ -85,21 +100,8 @@ class Chains:
         self.age.masked_fill_(old, 0)
 
 
-def view(image: Tensor, rng: torch.Generator) -> Tensor:
-    """Return one square part [n, 3, 64, 64] of each picture [n, 3, 128, 128], half of them whole."""
-    n, device = len(image), image.device
-    u = torch.rand(n, 4, generator=rng, device=device)
-    half = torch.where(u[:, 0] < 0.5, 1.0, 0.3 + 0.7 * u[:, 1])
-    centre = (2 * u[:, 2:] - 1) * (1 - half)[:, None]
-    theta = torch.zeros(n, 2, 3, device=device)
-    theta[:, 0, 0] = theta[:, 1, 1] = half
-    theta[:, :, 2] = centre
-    grid = F.affine_grid(theta, [n, 3, 2 * READ, 2 * READ], align_corners=False)
-    return F.avg_pool2d(F.grid_sample(image.float(), grid, align_corners=False, padding_mode="border"), 2)
-
-
-def pyramid(m: int, rng: torch.Generator) -> Chains:
-    """Return climbs of pictures that are sums of grids of all sizes (Fort and Whitaker, 2025)."""
+def pyramid() -> tuple[Start, Draw]:
+    """Return the space of pictures that are sums of grids of all sizes (Fort and Whitaker, 2025)."""
     total = sum(3 * side**2 for side in SIDES)
 
     def start(n: int, rng: torch.Generator) -> Tensor:
@@ -108,90 +110,76 @@ def pyramid(m: int, rng: torch.Generator) -> Chains:
     def draw(z: Tensor) -> Tensor:
         parts = z.split([3 * side**2 for side in SIDES], 1)
         grids = [part.unflatten(1, (3, side, side)) for part, side in zip(parts, SIDES, strict=True)]
-        big = [F.interpolate(g, size=(SIZE, SIZE), mode="bilinear", align_corners=False) for g in grids]
+        big = [F.interpolate(g, size=(READ, READ), mode="bilinear", align_corners=False) for g in grids]
         return torch.stack(big).sum(0).tanh()
 
-    return Chains(start, draw, m, RATES["pyramid"], AGES["pyramid"], rng)
+    return start, draw
 
 
-def far_off(m: int, snapshot: Snapshot, rng: torch.Generator) -> Chains:
-    """Return climbs of a generator's latents, begun two to five times as far out as any class."""
-    blocks = len(SHAPE.widths) - 1
-
-    def start(n: int, rng: torch.Generator) -> Tensor:
-        far = 1.5 + 3.5 * torch.rand(n, 1, generator=rng, device=rng.device)
-        z = torch.randn(n, SHAPE.chunk * (1 + blocks), generator=rng, device=rng.device)
-        return torch.cat(
-            [z.clamp(-2, 2), far * torch.randn(n, SHAPE.embedding, generator=rng, device=rng.device)], 1
-        )
-
-    def draw(latent: Tensor) -> Tensor:
-        z, y = latent.split([SHAPE.chunk * (1 + blocks), SHAPE.embedding], 1)
-        with torch.autocast(z.device.type, torch.bfloat16, enabled=z.is_cuda):
-            return snapshot.module(z, y).float()
-
-    return Chains(start, draw, m, RATES["generator"], AGES["generator"], rng)
-
-
-def coded(m: int, snapshot: Snapshot, rng: torch.Generator) -> Chains:
-    """Return climbs of a VQGAN's grid of codes, straight through the quantiser, from random codes."""
-    model = snapshot.module
+def far_off(device: torch.device) -> tuple[Start, Draw]:
+    """Return the space of the shipped generator's latents, begun far out from any class."""
+    generator = load("stickers", device=device).generator
 
     def start(n: int, rng: torch.Generator) -> Tensor:
-        codes = model.quantize.embedding.weight
-        side, few = SIZE // 8, torch.rand(n, 1, 1, generator=rng, device=rng.device)
-        index = torch.randint(len(codes), (n, side, side), generator=rng, device=rng.device)
-        plain = index[:, :1, :1].expand_as(index)  # from one code everywhere to all at random
+        away = 1.5 + 2.5 * torch.rand(n, 1, generator=rng, device=rng.device)
+        z, y = torch.randn(2, n, LATENT_DIM, generator=rng, device=rng.device)
+        return torch.cat([z.clamp(-2, 2), away * y], 1)
+
+    return start, lambda latent: generator.decode(Latent(*latent.chunk(2, 1)))
+
+
+def coded(vqgan: VQGAN, side: int) -> tuple[Start, Draw]:
+    """Return the space of a VQGAN's codes on side × side cells: from one everywhere to all at random."""
+
+    def start(n: int, rng: torch.Generator) -> Tensor:
+        few = torch.rand(n, 1, 1, generator=rng, device=rng.device)
+        index = torch.randint(len(vqgan.codes), (n, side, side), generator=rng, device=rng.device)
         mixed = torch.rand(n, side, side, generator=rng, device=rng.device) < few
-        return codes[torch.where(mixed, index, plain)].movedim(-1, 1).contiguous()
+        index = torch.where(mixed, index, index[:, :1, :1].expand_as(index))
+        return look_up(index, vqgan.codes).contiguous()
 
     def draw(z: Tensor) -> Tensor:
-        codes = model.quantize.embedding.weight
-        q = look_up(nearest(z.detach(), codes), codes)
+        model, q = vqgan.model, look_up(nearest(z.detach(), vqgan.codes), vqgan.codes)
         with torch.autocast(z.device.type, torch.bfloat16, enabled=z.is_cuda):
             return model.decoder(model.post_quant_conv(straight_through(q, z))).float().clamp(-1, 1)
 
-    return Chains(start, draw, m, RATES["vqgan"], AGES["vqgan"], rng)
+    return start, draw
 
 
-@dataclass
 class Climbs:
-    """All climbs beside one encoder; a space that waits joins when its model has weights."""
+    """Climbs in several spaces, of which one is shown and moved at a step.
 
-    rng: torch.Generator
-    chains: dict[str, Chains]
-    waiting: dict[str, tuple[Snapshot, Callable[..., Chains], int]] = field(default_factory=dict)
+    ``m`` pictures climb in each. The VQGANs in training join the shipped ones when they have weights.
+    """
 
-    @classmethod
-    def beside(cls, folder: Path, m: int, rng: torch.Generator) -> Climbs:
-        """Return m climbs in the spaces of the models that train in a folder."""
-        vqgan = Snapshot(folder / "vqgan", VQModel(**VQGAN_CONFIG), rng.device, share=0.3)
-        generator = Snapshot(folder / "generator", TrainableBigGAN(), rng.device, share=0.6)
-        waiting = {
-            "vqgan": (vqgan, coded, max(1, m // 2)),
-            "generator": (generator, far_off, max(1, m // 4)),
-        }
-        return cls(rng, {"pyramid": pyramid(max(1, m // 4), rng)}, waiting)
+    def __init__(self, runs: Path, m: int, rng: torch.Generator, names: Sequence[str]) -> None:
+        self.m, self.rng, self.step = m, rng, 0
+        self.chains: list[Chains] = []
+        if "pyramid" in names:
+            self._add("pyramid", pyramid())
+        self._add("generator", far_off(rng.device))
+        self.waiting = []
+        for name in LAWS:
+            vqgan = VQGAN.from_folder(STICKERS / name, canvas=(READ, READ)).to(rng.device)
+            self._add("vqgan", coded(vqgan, READ // vqgan.factor))
+            self.waiting.append(Snapshot(runs / name, VQModel(**VQGAN_CONFIG), rng.device, share=0.3))
+
+    def _add(self, name: str, space: tuple[Start, Draw]) -> None:
+        self.chains.append(Chains(*space, self.m, RATES[name], AGES[name], self.rng))
 
     def refresh(self) -> None:
-        """Take in newer weights of the spaces' models."""
-        for name, (snapshot, make, m) in self.waiting.items():
-            if snapshot.refresh() and name not in self.chains:
-                self.chains[name] = make(m, snapshot, self.rng)
-
-    @property
-    def generator(self) -> nn.Module | None:
-        """The generator, once it has weights."""
-        snapshot = self.waiting["generator"][0] if self.waiting else None
-        return snapshot.module if snapshot and snapshot.ready else None
+        """Take in newer weights of the VQGANs in training."""
+        for snapshot in self.waiting:
+            joined = snapshot.ready
+            if snapshot.refresh() and not joined:
+                self._add("vqgan", coded(VQGAN(snapshot.module), 16))
 
     def show(self) -> tuple[Tensor, Tensor]:
-        """Return the views [m, 3, 64, 64] of all climbs, and the captions [m] that they climb for."""
-        views = [chain.show() for chain in self.chains.values()]
-        return torch.cat(views), torch.cat([chain.target for chain in self.chains.values()])
+        """Return the next space's pictures and copies, and the captions that each is climbed for."""
+        self.step += 1
+        chain = self.chains[self.step % len(self.chains)]
+        return chain.show(), chain.target.repeat_interleave(1 + COPIES)
 
     def move(self, gradient: Tensor) -> None:
-        """Move each climb along the gradient [m, 3, 64, 64] at its view."""
-        sizes = [chain.m for chain in self.chains.values()]
-        for chain, part in zip(self.chains.values(), gradient.split(sizes), strict=True):
-            chain.move(part)
+        """Move the climbs that were shown along the gradient at their pictures."""
+        self.chains[self.step % len(self.chains)].move(gradient)

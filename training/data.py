@@ -293,6 +293,19 @@ def perturb(image: Tensor, rng: torch.Generator) -> Tensor:
     return (image + light) * (~hole)[:, None]
 
 
+def blur(image: Tensor, width: Tensor) -> Tensor:
+    """Blur images [n, c, h, w] by Gaussians of deviations ``width`` [n] in pixels; 0 changes nothing."""
+    reach = 3
+    apart = torch.arange(-reach, reach + 1).to(image)
+    kernel = torch.exp(-(apart**2) / (2 * width[:, None].to(image) ** 2 + 1e-6))
+    kernel = kernel / kernel.sum(1, keepdim=True)
+    n, c, h, w = image.shape
+    flat = F.pad(image, [reach] * 4, mode="replicate").reshape(1, n * c, h + 2 * reach, w + 2 * reach)
+    kernel = kernel.repeat_interleave(c, 0)[:, None]
+    down = F.conv2d(flat, kernel[..., None], groups=n * c)
+    return F.conv2d(down, kernel[:, :, None], groups=n * c).view(n, c, h, w)
+
+
 def soften(image: Tensor, rng: torch.Generator) -> Tensor:
     """Take the fine detail from a third of the pictures: what a generator draws is soft at first."""
     soft = (torch.rand(len(image), 1, 1, 1, generator=rng) < 1 / 3).to(image.device)

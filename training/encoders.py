@@ -1,33 +1,77 @@
-"""Training of the three CLIPs: the one that is climbed, the judge, and a third that checks the judge."""
+"""Training of the three CLIPs: the one that is climbed, the judge, and a third that checks the judge.
+
+CLIP and the judge begin with the weights that ship, the third with random ones.
+"""
 
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fusedream_nb.models.encoders import resize_and_crop
-from fusedream_nb.models.stickers.scenes import ENCODER_FORBIDDEN, held_out
+from fusedream_nb.models.stickers.scenes import ENCODER_FORBIDDEN, LATENT_DIM
+from fusedream_nb.models.weights import STICKERS
 
 from . import data
-from .climbs import Climbs
+from .climbs import COPIES, Climbs
 from .data import NOUNS, Batch, Pool
-from .law import LATENT_DIM, scenes_from_latent
-from .networks import CLIP_CONFIGS, READ, Readings
+from .generator import begun, draw, latents
+from .networks import READ, THIRD_CONFIG, Readings
 from .run import Run, Snapshot, ema_update
 
 SEEDS = {"clip": 1101, "judge": 1202, "third": 1303}
-RATES = {"clip": 2e-3, "judge": 1e-3, "third": 2e-3}  # AdamW's
-SHARES = {"rich": 0.36, "empty": 0.1, "pasted": 0.2, "crops": 0.14}  # of a batch; the rest is generated
+RATES = {"cpu": 4e-4, "cuda": 1e-3}  # AdamW's, for batches of 64 and of 512
+SHARES = {"rich": 0.38, "empty": 0.08, "pasted": 0.22, "crops": 0.12}  # of a batch; the rest is generated
 STARTS = ("", "a photo of ", "an image of ", "a picture of ")
 REFRESH = 200  # steps between two looks for newer weights of the other models
 LEFT = 0.02  # weight of each caption that a climb is not after, beside the one that it is
+
+
+def configured(name: str) -> dict[str, Any]:
+    """Return the ``model_cfg`` of an encoder: that of the one that ships, or the third's."""
+    if name == "third":
+        return THIRD_CONFIG
+    config: dict[str, Any] = json.loads((STICKERS / name / "open_clip_config.json").read_text())["model_cfg"]
+    return config
+
+
+def begin(name: str, earlier: Path | None = None) -> nn.Module:
+    """Return an encoder as open_clip's network, with the weights of a folder or those that ship, if any."""
+    network = open_clip.CLIP(**configured(name))
+    if name != "third":
+        tensors = load_file((earlier or STICKERS / name) / "open_clip_model.safetensors")
+        # Earlier vocabularies were smaller; their last word, the end, stays the last.
+        table, words = tensors["token_embedding.weight"], network.token_embedding.weight.data
+        words[: len(table) - 1], words[-1] = table[:-1], table[-1]
+        tensors["token_embedding.weight"] = words
+        network.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=True)
+    return network
+
+
+def sampler(runs: Path, device: torch.device) -> tuple[Snapshot, Callable[[int, torch.Generator], Batch]]:
+    """Return what draws n samples of the generator, some dyed by hand, with their scenes; and its weights.
+
+    They are those that ship, until a run of the generator has better ones.
+    """
+    newer = Snapshot(runs / "generator", begun(STICKERS / "generator"), device, share=0.3)
+
+    @torch.no_grad()
+    def samples(n: int, rng: torch.Generator) -> Batch:
+        z, y, scenes = latents(n, 1.0, rng, 0.3)
+        noise = 0.2 * torch.randn(n, LATENT_DIM, generator=rng).to(device)
+        near = newer.module.embeddings.weight.T[y.to(device)] + noise
+        return data.dyed(Batch(draw(newer.module, z.to(device), near), scenes), rng)
+
+    return newer, samples
 
 
 class Presence(nn.Module):
@@ -57,32 +101,6 @@ def neighbour_loss(cosines: Tensor, batch: Batch) -> Tensor:
     return loss + F.cross_entropy(legal, pairs, ignore_index=-1)
 
 
-def generated(model: nn.Module, n: int, rng: torch.Generator) -> Batch:
-    """Draw n samples of the generator, with the scenes that their latents stand for; some dyed by hand."""
-    m = n + n // 3
-    z = torch.randn(m, LATENT_DIM, generator=rng).clamp(-2, 2)
-    y = torch.randint(NOUNS, (m,), generator=rng)
-    scenes = scenes_from_latent(z, y)
-    kept = held_out(scenes).float().topk(n, largest=False).indices
-    z, y, scenes = z[kept], y[kept], scenes[kept]
-    embeddings = model.embeddings
-    noise = torch.randn(n, embeddings.shape[1], generator=rng).to(embeddings.device)
-    with torch.no_grad(), torch.autocast(noise.device.type, torch.bfloat16, enabled=noise.is_cuda):
-        near = embeddings[y.to(noise.device)] + 0.2 * noise
-        image = F.avg_pool2d(model(z.to(noise.device), near).float(), 2)
-    return data.dyed(Batch(image, scenes), rng)
-
-
-@dataclass
-class Given:
-    """A network that is trained on, what is climbed beside it, what draws samples, and AdamW's rate."""
-
-    network: nn.Module
-    climbs: list[Climbs]
-    samples: Callable[[int, torch.Generator], Batch]
-    rate: float
-
-
 def train_encoder(
     name: str,
     folder: Path,
@@ -90,18 +108,17 @@ def train_encoder(
     device: torch.device,
     pool: int,
     batch: int,
-    start: Path | None = None,
-    given: Given | None = None,
+    earlier: Path | None = None,
 ) -> dict[str, Tensor]:
     """Train a CLIP by the symmetric contrastive loss, among climbed pictures; return its weights.
 
-    "presence" among them are a and b of :class:`Presence`.
+    "presence" among them are a and b of :class:`Presence`. Beside the encoder itself, the CLIP of the folder
+    ``earlier`` is climbed, or the one that ships.
     """
     rng = torch.Generator().manual_seed(SEEDS[name])
     own = torch.Generator(device).manual_seed(SEEDS[name])
     torch.manual_seed(SEEDS[name])
-    model = given.network if given else open_clip.CLIP(**CLIP_CONFIGS[name])
-    model = model.to(device, memory_format=torch.channels_last)
+    model = begin(name).to(device, memory_format=torch.channels_last)
     sides = model.visual.image_size  # open_clip has one number or two
     side = sides if isinstance(sides, int) else max(sides)
     readings, presence = (
@@ -124,39 +141,34 @@ def train_encoder(
         "average": average,
         "optimiser": optimiser,
     }
-    run = Run(folder, minutes, state, start=start)
+    run = Run(folder, minutes, state)
     rng.manual_seed(SEEDS[name] + 1000 * run.step)
     pools = {law: Pool(pool, getattr(data, law), rng, device) for law in SHARES}
     sizes = {law: round(share * batch) for law, share in SHARES.items()}
-    each_of = batch // (8 if name == "clip" else 16)
-    climbs = given.climbs if given else [Climbs.beside(folder.parent, each_of, own)]
-    climbed = None  # the CLIP whose climbs the other encoders are shown as well
-    if name != "clip" and given is None:
-        climbs.append(Climbs.beside(folder.parent, batch // 16, own))
-        clip = open_clip.CLIP(**CLIP_CONFIGS["clip"])
-        climbed = Snapshot(folder.parent / "clip", clip, device, share=0.15)
+    newer, samples = sampler(folder.parent, device)
+    # A third of the climbs follow the encoder itself, the others an earlier CLIP and the one in training.
+    others, watched = [begin("clip", earlier).to(device).eval().requires_grad_(False)], [newer]
+    if name != "clip":
+        watched.append(Snapshot(folder.parent / "clip", begin("clip"), device, share=0.15))
+        others.append(watched[-1].module)
+    m = max(1, batch // 24)
+    spaces = ["pyramid"] if name != "clip" else []  # CLIP stays open to attacks, as the papers' is
+    climbs = Climbs(folder.parent, m * (1 + len(others)), own, spaces)
     renewed = max(8, batch // 2)
     model.train()
-    going, begun = True, run.step
+    going, first = True, run.step
     while going:
-        if (run.step - begun) % REFRESH == 0:
-            for each in climbs:
+        if (run.step - first) % REFRESH == 0:
+            for each in (climbs, *watched):
                 each.refresh()
-            if climbed is not None:
-                climbed.refresh()
         place = int(torch.randint(10, ())) if run.step % 2 else None
         parts = [pools[law].pick(n, place if law == "rich" else None) for law, n in sizes.items()]
         left = batch - sum(sizes.values())
-        drawn = climbs[0].generator
-        if given is not None:
-            parts.append(given.samples(left, rng))
-        else:
-            parts.append(generated(drawn, left, rng) if drawn is not None else pools["rich"].pick(left))
+        parts.append(samples(left, rng))
         chosen = data.cat(parts)
         image = data.soften(data.perturb(chosen.image, rng), rng)
-        views, aims = zip(*(each.show() for each in climbs), strict=True)
-        shown = torch.cat(views).requires_grad_()
-        aim = torch.cat(aims)
+        shown, aim = climbs.show()
+        shown.requires_grad_()
         start = STARTS[int(torch.randint(len(STARTS), ()))]
         nearby = data.neighbours(start, int(torch.randint(3, ()))).to(device)
         tokens = torch.cat([data.captions(chosen.scenes, rng).to(device), nearby])
@@ -185,7 +197,7 @@ def train_encoder(
         stained = (stains.gather(1, aim[:, None])[:, 0] + LEFT * stains.sum(1)).sum() / len(aim)
         read = readings(pictures[:batch] * 12, {k: v.to(device) for k, v in chosen.readings().items()})
         loss = contrastive + near + 0.15 * seen + 0.03 * wrong + 0.7 * stained + 0.2 * read
-        run.set_rate(optimiser, given.rate if given else RATES[name])
+        run.set_rate(optimiser, RATES[device.type] * (2 if name == "third" else 1))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -193,11 +205,11 @@ def train_encoder(
         with torch.no_grad():
             model.logit_scale.clamp_(max=4.0)
         ema_update(average, model, run.step)
-        gradients = list(shown.grad.split([len(part) for part in views]))
-        if climbed is not None and climbed.ready:
-            gradients[1] = _uphill(climbed.module, views[1], nearby[aims[1]])
-        for each, gradient in zip(climbs, gradients, strict=True):
-            each.move(gradient)
+        gradient = shown.grad
+        for i, other in enumerate(others, 1):
+            rows = slice(i * m * (1 + COPIES), (i + 1) * m * (1 + COPIES))
+            gradient[rows] = _uphill(other, shown.detach()[rows], nearby[aim[rows]])
+        climbs.move(gradient)
         for law in SHARES:
             if run.step % len(SHARES) == list(SHARES).index(law):
                 pools[law].renew(renewed)

@@ -19,13 +19,15 @@ from torch import Tensor
 
 from fusedream_nb.models.biggan import Shape
 from fusedream_nb.models.biggan_files import CLASS
-from fusedream_nb.models.stickers.nouns import NOUNS
 from fusedream_nb.models.weights import STICKERS, sha256
 
-from .networks import CLIP_CONFIGS, SHAPE, UPSCALER_CONFIG, VQGAN_CONFIG
+from .encoders import SEEDS, configured
+from .networks import UPSCALER_CONFIG, VQGAN_CONFIG
 from .vqgan import LAWS
 
-NAMES = (*CLIP_CONFIGS, "generator", "trunk", *LAWS, "upscaler")
+NAMES = (*SEEDS, "generator", "trunk", *LAWS, "upscaler")
+FOLDERS = {"trunk": "lpips"}
+THIRD = Path(__file__).with_name("third")  # outside the package: only the report card reads it
 
 
 def pack(runs: Path, target: Path = STICKERS, only: Collection[str] = ()) -> None:
@@ -39,7 +41,7 @@ def pack(runs: Path, target: Path = STICKERS, only: Collection[str] = ()) -> Non
     for name in only or NAMES:
         tensors = torch.load(runs / name / "weights.pt", weights_only=True)
         half = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in tensors.items()}
-        folder = target / ("lpips" if name == "trunk" else name)
+        folder = THIRD if name == "third" and target == STICKERS else target / FOLDERS.get(name, name)
         folder.mkdir(parents=True, exist_ok=True)
         _write(name, half, folder)
     write_manifest(target)
@@ -66,13 +68,11 @@ def write_manifest(target: Path) -> None:
 
 
 def _write(name: str, tensors: dict[str, Tensor], folder: Path) -> None:
-    if name == "generator":
-        save_biggan(SHAPE, tensors, NOUNS, folder=folder)
-    elif name in CLIP_CONFIGS:
+    if name in SEEDS:
         scale, offset = tensors.pop("presence").tolist()
         save_file(tensors, folder / "open_clip_model.safetensors")
         config = {
-            "model_cfg": CLIP_CONFIGS[name],
+            "model_cfg": configured(name),
             "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3},
             "tokenizer": "words",
             "presence": {"scale": scale, "offset": offset},

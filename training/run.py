@@ -21,14 +21,7 @@ class Run:
     longer one, not a different one. Time counts over all sessions of the run.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        minutes: float,
-        state: dict[str, Any],
-        *,
-        start: Path | None = None,
-    ) -> None:
+    def __init__(self, folder: Path, minutes: float, state: dict[str, Any]) -> None:
         self.folder, self.minutes, self.state = folder, minutes, state
         self.save_every = min(120.0, 5 * minutes)  # seconds
         self.step, self.used, self.seen = 0, 0.0, 0
@@ -43,10 +36,6 @@ class Run:
             print(
                 f"{folder.name}: resumed at step {self.step}, {self.used / 60:.1f} minutes used", flush=True
             )
-        elif start is not None:  # another run's averaged weights, with a fresh optimiser
-            average = torch.load(start / "checkpoint.pt", map_location="cpu", weights_only=True)["average"]
-            for name in ("model", "average"):
-                self.state[name].load_state_dict(average)
 
     @property
     def checkpoint(self) -> Path:

@@ -1,8 +1,8 @@
-"""Training of the upscaler on the renderer's pictures of the same scenes at 128 and at 512 pixels.
+"""Training of the upscaler on the renderer's pictures of the same scenes at 64 and at 256 pixels.
 
 The mean absolute difference on crops. What the network reads is blurred a little, each crop by a width of its
-own and some not at all: a generator's pictures are softer than the renderer's. Once a generator has
-weights, a third of the crops are of its samples, held against the renderer's picture of the same latent.
+own and some not at all: a generator's pictures are softer than the renderer's. A third of the pictures are
+the generator's samples, held against the renderer's picture of the same latent.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ import copy
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
 from fusedream_nb.models.stickers.scenes import sharp_scenes
 from fusedream_nb.models.stickers.world import render
 from fusedream_nb.models.upscaler import FACTOR, ResidualCNN, bicubic
+from fusedream_nb.models.weights import STICKERS
 
-from .generator import draw_latents
-from .networks import SIZE, UPSCALER_CONFIG, TrainableBigGAN
+from .data import blur
+from .generator import begun, draw, latents
+from .networks import READ, UPSCALER_CONFIG
 from .run import Run, Snapshot, ema_update
 
 SEED = 1808
@@ -31,9 +32,9 @@ GENERATED = 1 / 3  # share of the pictures that the generator drew
 
 
 class _Pairs:
-    """Pictures [n, 3, 128, 128] and [n, 3, 512, 512] of the same scenes as uint8, drawn ahead."""
+    """Pictures [n, 3, 64, 64] and [n, 3, 256, 256] of the same scenes as uint8, drawn ahead."""
 
-    def __init__(self, n: int, generator: Snapshot, rng: torch.Generator, device: torch.device) -> None:
+    def __init__(self, n: int, generator: nn.Module, rng: torch.Generator, device: torch.device) -> None:
         self.rng, self.generator, self.device = rng, generator, device
         parts = [self._draw(min(16, n - i)) for i in range(0, n, 16)]
         self.small, self.large = (torch.cat([part[size] for part in parts]) for size in (0, 1))
@@ -41,14 +42,14 @@ class _Pairs:
 
     @torch.no_grad()
     def _draw(self, n: int) -> tuple[Tensor, Tensor]:
-        if self.generator.ready and float(torch.rand(())) < GENERATED:
-            z, y, scenes = draw_latents(n, 1.0, self.rng)
-            embedded = self.generator.module.embeddings[y.to(self.device)]
-            small = self.generator.module(z.to(self.device), embedded).float()
+        if float(torch.rand((), generator=self.rng)) < GENERATED:
+            z, y, scenes = latents(n, 1.0, self.rng)
+            table = self.generator.embeddings.weight.T
+            small = draw(self.generator, z.to(self.device), table[y.to(self.device)])
         else:
             scenes = sharp_scenes(n, self.rng)
-            small = render(scenes, SIZE, device=self.device)
-        large = render(scenes, FACTOR * SIZE, chunk=4, device=self.device)
+            small = render(scenes, READ, device=self.device)
+        large = render(scenes, FACTOR * READ, chunk=4, device=self.device)
         small, large = (((image + 1) * 127.5).round().byte() for image in (small, large))
         return small, large
 
@@ -61,7 +62,7 @@ class _Pairs:
     def crops(self, n: int, side: int) -> tuple[Tensor, Tensor]:
         """Pick n crops of ``side`` pixels and the same places at four times that, in [-1, 1]."""
         row = torch.randint(len(self.small), (n, 1, 1), generator=self.rng).to(self.device)
-        corner = torch.randint(SIZE - side + 1, (n, 2, 1), generator=self.rng).to(self.device)
+        corner = torch.randint(READ - side + 1, (n, 2, 1), generator=self.rng).to(self.device)
         found = []
         for table, factor in ((self.small, 1), (self.large, FACTOR)):
             axis = torch.arange(side * factor, device=self.device)
@@ -69,19 +70,6 @@ class _Pairs:
             image = table.movedim(1, -1)[row, y[:, :, None], x[:, None]].movedim(-1, 1)
             found.append(image.float() / 127.5 - 1)
         return found[0], found[1]
-
-
-def blur(image: Tensor, width: Tensor) -> Tensor:
-    """Blur images [n, c, h, w] by Gaussians of deviations ``width`` [n] in pixels; 0 changes nothing."""
-    reach = 3
-    apart = torch.arange(-reach, reach + 1).to(image)
-    kernel = torch.exp(-(apart**2) / (2 * width[:, None].to(image) ** 2 + 1e-6))
-    kernel = kernel / kernel.sum(1, keepdim=True)
-    n, c, h, w = image.shape
-    flat = F.pad(image, [reach] * 4, mode="replicate").reshape(1, n * c, h + 2 * reach, w + 2 * reach)
-    kernel = kernel.repeat_interleave(c, 0)[:, None]
-    down = F.conv2d(flat, kernel[..., None], groups=n * c)
-    return F.conv2d(down, kernel[:, :, None], groups=n * c).view(n, c, h, w)
 
 
 def soften(image: Tensor, rng: torch.Generator) -> Tensor:
@@ -99,12 +87,12 @@ def train_upscaler(
     model: nn.Module = ResidualCNN(**UPSCALER_CONFIG).to(device, memory_format=torch.channels_last)
     average = copy.deepcopy(model).requires_grad_(False)
     steps = torch.optim.Adam(model.parameters(), betas=(0.9, 0.98))
-    generator = Snapshot(folder.parent / "generator", TrainableBigGAN(), device, share=0.6)
+    generator = Snapshot(folder.parent / "generator", begun(STICKERS / "generator"), device, share=0.6)
     generator.refresh()
-    data = _Pairs(pool, generator, rng, device)
+    data = _Pairs(pool, generator.module, rng, device)
     run = Run(folder, minutes, {"model": model, "average": average, "steps": steps})
     rng.manual_seed(SEED + 1000 * run.step)
-    examples = data.crops(8, SIZE)
+    examples = data.crops(8, READ)
     going = True
     while going:
         small, large = data.crops(batch, CROP)

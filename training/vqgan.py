@@ -29,11 +29,13 @@ from .perceptual import perceived
 from .run import Run, ema_update
 
 SEEDS = {"vqgan": 1606, "vqgan-painted": 1707}
+SQUARED = 2.0  # weight of the mean square, beside the mean absolute difference
 PERCEIVED = 0.06  # weight of the perceptual distance, about as large at first as the other with it
 COMMITMENT = 0.25  # of the encoder to its codes, beside the codes' own way to it (VQ-VAE, Eq. 3)
 PATIENCE = 40  # steps without use before a code begins anew
 REVIVED = 0.8  # share of the time before the last code begins anew, so that the average can settle
 ADVERSARIAL = 0.25  # the discriminator's pull at the pictures, as a share of that of the other losses
+RENEWED = 8  # steps after which two batches of pictures are drawn anew
 JOINED = 0.6  # share of the time before the discriminator joins
 
 
@@ -111,7 +113,6 @@ def train_vqgan(
     device: torch.device,
     pool: int,
     batch: int,
-    start: Path | None = None,
 ) -> dict[str, Tensor]:
     """Train "vqgan" or "vqgan-painted"; return the weights that diffusers' VQModel loads."""
     rng = torch.Generator().manual_seed(SEEDS[name])
@@ -131,10 +132,10 @@ def train_vqgan(
         "model_steps": model_steps,
         "judge_steps": judge_steps,
     }
-    run = Run(folder, minutes, state, start=start)
+    run = Run(folder, minutes, state)
     rng.manual_seed(SEEDS[name] + 1000 * run.step)
     data = _Pictures(pool, name, rng, device)
-    distance = None
+    distance = perceived(folder.parent, device)
     examples = data.pick(32)
     going = True
     while going:
@@ -153,14 +154,12 @@ def train_vqgan(
         fake = drawn.detach().float().requires_grad_()
         inner, seen = codebook_loss(z, q), (fake - real).abs().mean()
         numbers = {"difference": seen.detach(), "codebook": inner.detach()}
-        if distance is None:
-            distance = perceived(folder.parent, device)
-        if distance is not None:
-            some = slice(0, max(4, batch // 2))
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                apart = distance(fake[some], real[some])
-            seen = seen + PERCEIVED * apart
-            numbers["perceived"] = apart.detach()
+        seen = seen + SQUARED * F.mse_loss(fake, real)
+        some = slice(0, max(4, batch // 2))
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            apart = distance(fake[some], real[some])
+        seen = seen + PERCEIVED * apart
+        numbers["perceived"] = apart.detach()
         pull = torch.autograd.grad(seen, fake)[0]
         if run.share >= JOINED:
             push, numbers["hinge"] = opposed(judge, judge_steps, real, fake, rng)
@@ -170,7 +169,8 @@ def train_vqgan(
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         model_steps.step()
         ema_update(average, model, run.step)
-        data.renew(max(2, batch // 4))
+        if run.step % RENEWED == 0:
+            data.renew(2 * batch)
         if run.step % 500 == 0:
             _show(average, examples, folder / "samples.png")
         going = run.tick(batch, **numbers, used=ages.alive.float().mean())
