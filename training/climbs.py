@@ -9,13 +9,12 @@ beside it. The pictures are shown to it with the answer "nothing". As in an ener
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from diffusers import VQModel
 from torch import Tensor
 
 from fusedream_nb.method import views
@@ -23,17 +22,16 @@ from fusedream_nb.models import load
 from fusedream_nb.models.generators import Latent
 from fusedream_nb.models.stickers.scenes import LATENT_DIM
 from fusedream_nb.models.vqgan import VQGAN, look_up, nearest, straight_through
-from fusedream_nb.models.weights import STICKERS
 
 from .data import COLOURS, NOUNS
-from .networks import READ, VQGAN_CONFIG
+from .networks import READ
 from .run import Snapshot
-from .vqgan import LAWS
+from .vqgan import LAWS, begin
 
 RATES = {"vqgan": 0.1, "generator": 0.05, "pyramid": 0.05}  # Adam's, drawn anew between half and twice
 AGES = {"vqgan": 80, "generator": 12, "pyramid": 60}  # steps after which a climb begins again, at most
 SIDES = (4, 8, 16, 32, 64)  # of the pyramid's grids
-COPIES = 4  # augmented copies of each climbed picture
+COPIES = 3  # augmented copies of each climbed picture
 
 Start = Callable[[int, torch.Generator], Tensor]
 Draw = Callable[[Tensor], Tensor]
@@ -128,8 +126,9 @@ def far_off(device: torch.device) -> tuple[Start, Draw]:
     return start, lambda latent: generator.decode(Latent(*latent.chunk(2, 1)))
 
 
-def coded(vqgan: VQGAN, side: int) -> tuple[Start, Draw]:
-    """Return the space of a VQGAN's codes on side × side cells: from one everywhere to all at random."""
+def coded(vqgan: VQGAN) -> tuple[Start, Draw]:
+    """Return the space of a VQGAN's codes for 64 pixels: from one everywhere to all at random."""
+    side = READ // vqgan.factor
 
     def start(n: int, rng: torch.Generator) -> Tensor:
         few = torch.rand(n, 1, 1, generator=rng, device=rng.device)
@@ -147,32 +146,20 @@ def coded(vqgan: VQGAN, side: int) -> tuple[Start, Draw]:
 
 
 class Climbs:
-    """Climbs in several spaces, of which one is shown and moved at a step.
+    """Climbs in several spaces, ``m`` pictures in each, of which one space is shown and moved at a step.
 
-    ``m`` pictures climb in each. The VQGANs in training join the shipped ones when they have weights.
+    The VQGANs are those that ship, until their runs have better ones. With ``attacked``, pictures are climbed
+    pixel by pixel as well.
     """
 
-    def __init__(self, runs: Path, m: int, rng: torch.Generator, names: Sequence[str]) -> None:
-        self.m, self.rng, self.step = m, rng, 0
-        self.chains: list[Chains] = []
-        if "pyramid" in names:
-            self._add("pyramid", pyramid())
-        self._add("generator", far_off(rng.device))
-        self.waiting = []
-        for name in LAWS:
-            vqgan = VQGAN.from_folder(STICKERS / name, canvas=(READ, READ)).to(rng.device)
-            self._add("vqgan", coded(vqgan, READ // vqgan.factor))
-            self.waiting.append(Snapshot(runs / name, VQModel(**VQGAN_CONFIG), rng.device, share=0.3))
-
-    def _add(self, name: str, space: tuple[Start, Draw]) -> None:
-        self.chains.append(Chains(*space, self.m, RATES[name], AGES[name], self.rng))
-
-    def refresh(self) -> None:
-        """Take in newer weights of the VQGANs in training."""
-        for snapshot in self.waiting:
-            joined = snapshot.ready
-            if snapshot.refresh() and not joined:
-                self._add("vqgan", coded(VQGAN(snapshot.module), 16))
+    def __init__(self, runs: Path, m: int, rng: torch.Generator, attacked: bool) -> None:
+        vqgans = [Snapshot(runs / name, begin(name), rng.device, share=0.3) for name in LAWS]
+        self.watched, self.step = vqgans, 0
+        spaces = [("vqgan", coded(VQGAN(vqgan.module))) for vqgan in vqgans]
+        spaces.append(("generator", far_off(rng.device)))
+        if attacked:
+            spaces.append(("pyramid", pyramid()))
+        self.chains = [Chains(*space, m, RATES[name], AGES[name], rng) for name, space in spaces]
 
     def show(self) -> tuple[Tensor, Tensor]:
         """Return the next space's pictures and copies, and the captions that each is climbed for."""

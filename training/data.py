@@ -293,9 +293,8 @@ def perturb(image: Tensor, rng: torch.Generator) -> Tensor:
     return (image + light) * (~hole)[:, None]
 
 
-def blur(image: Tensor, width: Tensor) -> Tensor:
-    """Blur images [n, c, h, w] by Gaussians of deviations ``width`` [n] in pixels; 0 changes nothing."""
-    reach = 3
+def blur(image: Tensor, width: Tensor, reach: int = 3) -> Tensor:
+    """Blur images [n, c, h, w] by Gaussians of deviations ``width`` [n], cut at ``reach``, both in pixels."""
     apart = torch.arange(-reach, reach + 1).to(image)
     kernel = torch.exp(-(apart**2) / (2 * width[:, None].to(image) ** 2 + 1e-6))
     kernel = kernel / kernel.sum(1, keepdim=True)

@@ -146,20 +146,21 @@ def train_encoder(
     pools = {law: Pool(pool, getattr(data, law), rng, device) for law in SHARES}
     sizes = {law: round(share * batch) for law, share in SHARES.items()}
     newer, samples = sampler(folder.parent, device)
-    # A third of the climbs follow the encoder itself, the others an earlier CLIP and the one in training.
+    # Climbs follow the encoder itself, an earlier CLIP, and the one in training, as many each.
     others, watched = [begin("clip", earlier).to(device).eval().requires_grad_(False)], [newer]
     if name != "clip":
         watched.append(Snapshot(folder.parent / "clip", begin("clip"), device, share=0.15))
         others.append(watched[-1].module)
-    m = max(1, batch // 24)
-    spaces = ["pyramid"] if name != "clip" else []  # CLIP stays open to attacks, as the papers' is
-    climbs = Climbs(folder.parent, m * (1 + len(others)), own, spaces)
+    m = max(4, batch // 24)
+    # CLIP stays open to attacks on pixels, as the papers' is.
+    climbs = Climbs(folder.parent, m * (1 + len(others)), own, attacked=name != "clip")
+    watched += climbs.watched
     renewed = max(8, batch // 2)
     model.train()
     going, first = True, run.step
     while going:
         if (run.step - first) % REFRESH == 0:
-            for each in (climbs, *watched):
+            for each in watched:
                 each.refresh()
         place = int(torch.randint(10, ())) if run.step % 2 else None
         parts = [pools[law].pick(n, place if law == "rich" else None) for law, n in sizes.items()]

@@ -14,7 +14,7 @@ from fusedream_nb.models.stickers.captions import CONTEXT_LENGTH, VOCABULARY_SIZ
 from fusedream_nb.models.stickers.nouns import NOUNS
 
 READ = 64  # pixels that the generator draws and the encoders read
-SIZE = 128  # pixels that the VQGANs draw
+SIZE = 128  # pixels of the pictures that the VQGANs learn from
 
 THIRD_CONFIG: dict[str, Any] = {  # arguments of open_clip.CLIP
     "embed_dim": 128,
@@ -26,18 +26,6 @@ THIRD_CONFIG: dict[str, Any] = {  # arguments of open_clip.CLIP
         "heads": 4,
         "layers": 2,
     },
-}
-VQGAN_CONFIG: dict[str, Any] = {  # arguments of diffusers' VQModel: a cell of its grid is 8 pixels wide
-    "block_out_channels": (16, 40, 72, 96),
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "layers_per_block": 1,
-    "latent_channels": 16,
-    "vq_embed_dim": 16,
-    "num_vq_embeddings": 1024,
-    "norm_num_groups": 8,
-    "sample_size": SIZE,
-    "mid_block_add_attention": False,  # attention would tie the weights to the canvas that they saw
 }
 UPSCALER_CONFIG: dict[str, int] = {"width": 32, "blocks": 4}  # arguments of ResidualCNN
 
@@ -100,29 +88,42 @@ class Readings(nn.Module):
 
 
 _SLICES = (1, 4, 7, 9, 10, 11, 12)  # the layers of SqueezeNet 1.1 after which LPIPS looks
+_WIDTHS = (64, 128, 256, 384, 384, 512, 512)  # their channels
 
 
 class Perceived(nn.Module):
-    """LPIPS's distance on a SqueezeNet 1.1 trunk (Zhang et al., 2018), without linear heads."""
+    """LPIPS (Zhang et al., 2018) on a SqueezeNet 1.1 trunk, with a weight for each of its channels."""
 
     def __init__(self) -> None:
         super().__init__()
         self.features = torchvision.models.squeezenet1_1().features
+        self.heads = nn.ParameterList(torch.full((width,), 0.08) for width in _WIDTHS)
 
-    def slices(self, image: Tensor) -> list[Tensor]:
-        """Return the unit feature vectors [n, c, h, w] after each slice, of images in [-1, 1]."""
+    def slices(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the last features and the unit feature vectors [n, c, h, w] after each slice."""
         h, found = lpips_input(image), []
         for number, layer in enumerate(self.features):
             h = layer(h)
             if number in _SLICES:
                 found.append(F.normalize(h.float(), dim=1, eps=1e-8))
-        return found
+        return h, found
+
+    def apart(self, slices: list[Tensor]) -> Tensor:
+        """Return the distances [n] of pictures whose slices [2n, c, h, w] stand one half after the other."""
+        total = slices[0].new_zeros(len(slices[0]) // 2)
+        for head, (x, y) in zip(self.heads, (f.chunk(2) for f in slices), strict=True):
+            total = total + torch.einsum("nchw,c->nhw", (x - y).square(), head).mean((1, 2))
+        return total
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Return the mean distance of two batches of pictures."""
-        both = self.slices(torch.cat([a, b]))
-        apart = [(x - y).square().sum(1).mean((1, 2)) for x, y in (f.chunk(2) for f in both)]
-        return torch.stack(apart).sum(0).mean()
+        """Return the mean distance of two batches of pictures in [-1, 1]."""
+        return self.apart(self.slices(torch.cat([a, b]))[1]).mean()
+
+    @torch.no_grad()
+    def positive(self) -> None:
+        """Keep the heads at 0 or above, so that the distance is one."""
+        for head in self.heads:
+            head.clamp_(min=0)
 
 
 def lpips_input(image: Tensor) -> Tensor:

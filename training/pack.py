@@ -7,6 +7,7 @@ packs only those and leaves all other files, and their rows in the manifest, as 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
@@ -22,7 +23,6 @@ from fusedream_nb.models.biggan_files import CLASS
 from fusedream_nb.models.weights import STICKERS, sha256
 
 from .encoders import SEEDS, configured
-from .networks import UPSCALER_CONFIG, VQGAN_CONFIG
 from .vqgan import LAWS
 
 NAMES = (*SEEDS, "generator", "trunk", *LAWS, "upscaler")
@@ -78,13 +78,11 @@ def _write(name: str, tensors: dict[str, Tensor], folder: Path) -> None:
             "presence": {"scale": scale, "offset": offset},
         }
         _describe(folder / "open_clip_config.json", config)
-    elif name in LAWS:
-        save_file(tensors, folder / "diffusion_pytorch_model.safetensors")
-        _describe(folder / "config.json", {"_class_name": "VQModel", **VQGAN_CONFIG})
-    else:
-        save_file(tensors, folder / "model.safetensors")
-        if name == "upscaler":
-            _describe(folder / "config.json", UPSCALER_CONFIG)
+        return
+    save_file(tensors, folder / f"{'diffusion_pytorch_' if name in LAWS else ''}model.safetensors")
+    shipped = STICKERS / folder.name / "config.json"
+    if shipped.exists() and folder.parent != STICKERS:
+        shutil.copy(shipped, folder)
 
 
 def _describe(path: Path, config: dict[str, Any]) -> None:

@@ -1,13 +1,15 @@
-"""Training of the two VQGANs: one on sticker scenes, one on painted ones.
+"""Training of the two VQGANs, one on sticker scenes, one on painted ones, from the weights that ship.
 
-The mean absolute difference, the trunk's distance and the codebook's two losses count from the first step; a
-discriminator of patches joins late, pulling at the pictures in proportion to them (VQGAN, Eq. 7). Codes that
-nothing uses begin anew at vectors of the batch.
+The mean absolute and the mean square difference, the perceptual distance and the codebook's two losses count
+from the first step; a discriminator of patches joins late, pulling at the pictures in proportion to them
+(VQGAN, Eq. 7). Codes that nothing uses begin anew at vectors of the batch. Pictures have 64 and 128 pixels in
+turn, so that a canvas of either size is drawn as well.
 """
 
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,21 +18,24 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from diffusers import VQModel
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fusedream_nb.models.stickers import nouns as world
 from fusedream_nb.models.stickers.scenes import Scenes, sample_scenes
 from fusedream_nb.models.stickers.world import render
 from fusedream_nb.models.vqgan import look_up, nearest, straight_through
+from fusedream_nb.models.weights import STICKERS
 
 from .adversarial import balance, opposed
-from .networks import SIZE, VQGAN_CONFIG, PatchDiscriminator
+from .networks import SIZE, PatchDiscriminator
 from .perceptual import perceived
 from .run import Run, ema_update
 
 SEEDS = {"vqgan": 1606, "vqgan-painted": 1707}
+RATES = {"cpu": 4e-4, "cuda": 6e-4}  # Adam's, for batches of 8 and of 64
 SQUARED = 2.0  # weight of the mean square, beside the mean absolute difference
-PERCEIVED = 0.06  # weight of the perceptual distance, about as large at first as the other with it
+PERCEIVED = 0.75  # weight of the perceptual distance
 COMMITMENT = 0.25  # of the encoder to its codes, beside the codes' own way to it (VQ-VAE, Eq. 3)
 PATIENCE = 40  # steps without use before a code begins anew
 REVIVED = 0.8  # share of the time before the last code begins anew, so that the average can settle
@@ -49,6 +54,14 @@ LAWS: dict[str, Callable[[int, torch.Generator], Scenes]] = {
     "vqgan": sample_scenes,
     "vqgan-painted": painted_scenes,
 }
+
+
+def begin(name: str) -> VQModel:
+    """Return a VQGAN as diffusers' network, with the weights that ship."""
+    model = VQModel.from_config(json.loads((STICKERS / name / "config.json").read_text()))
+    tensors = load_file(STICKERS / name / "diffusion_pytorch_model.safetensors")
+    model.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=True)
+    return model
 
 
 class _Pictures:
@@ -117,7 +130,7 @@ def train_vqgan(
     """Train "vqgan" or "vqgan-painted"; return the weights that diffusers' VQModel loads."""
     rng = torch.Generator().manual_seed(SEEDS[name])
     torch.manual_seed(SEEDS[name])
-    model: nn.Module = VQModel(**VQGAN_CONFIG).to(device, memory_format=torch.channels_last)
+    model: nn.Module = begin(name).to(device, memory_format=torch.channels_last)
     average = copy.deepcopy(model).requires_grad_(False)
     judge = PatchDiscriminator().to(device, memory_format=torch.channels_last)
     codes, shown_codes = model.quantize.embedding.weight, average.quantize.embedding.weight
@@ -140,7 +153,9 @@ def train_vqgan(
     going = True
     while going:
         real = data.pick(batch)
-        run.set_rate(model_steps, 1e-3)
+        if run.step % 2:
+            real = F.avg_pool2d(real, 2)
+        run.set_rate(model_steps, RATES[device.type])
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             z = model.quant_conv(model.encoder(real))
         z = z.float()

@@ -136,7 +136,7 @@ def load(
         path = _path(str(perceptual or ("stickers/lpips" if embedded else "lpips-squeeze")))
         with warnings.catch_warnings():  # torchvision's own notes on lpips' age
             warnings.simplefilter("ignore", (UserWarning, FutureWarning))
-            return Perceptual.from_path(path, linear_heads=not embedded).to(chosen)
+            return Perceptual.from_path(path).to(chosen)
 
     place = _path("stickers/generator" if name == "stickers" else name)
     return Models(

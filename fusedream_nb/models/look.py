@@ -93,7 +93,7 @@ def _at_clip(name: str, device: torch.device) -> Look:
 
 def _at_perceptual(name: str, device: torch.device) -> Look:
     ours = name.startswith("stickers")
-    distance = Perceptual.from_path(_path(name), linear_heads=not ours).to(device)
+    distance = Perceptual.from_path(_path(name)).to(device)
     images, rng = _sprites(64).to(device), torch.Generator().manual_seed(0)
     a, b = images.unbind(1)
     noise = torch.randn(a[:4].shape, generator=rng).to(device)

@@ -24,19 +24,23 @@ class Perceptual:
         self.module = module.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     @classmethod
-    def from_path(cls, path: Path, *, linear_heads: bool) -> Self:
+    def from_path(cls, path: Path) -> Self:
         """Load a trunk of torchvision from its file or the file's folder; other names are ``squeezenet1_1``.
 
-        ``linear_heads`` adds the package's channel weights, for ImageNet's trunks. ValueError for wrong keys.
+        The weights of channels are the file's own where it has any, else the package's, made for ImageNet's
+        trunks. ValueError for wrong keys.
         """
         import lpips
 
         names = ("model.safetensors", *TRUNKS.values())
         there = [name for name in names if (path / name).exists()] if path.is_dir() else [path.name]
         trunk = next((trunk for trunk, name in TRUNKS.items() if name in there[:1]), "squeeze")
-        module = lpips.LPIPS(net=trunk, lpips=linear_heads, pnet_rand=True, verbose=False)
         tensors = read_tensors(path, names)
+        heads = {k.removeprefix("heads."): v for k, v in tensors.items() if k.startswith("heads.")}
         features = {k.removeprefix("features."): v for k, v in tensors.items() if "classifier" not in k}
+        module = lpips.LPIPS(net=trunk, pretrained=not heads, pnet_rand=True, verbose=False)
+        for number, head in heads.items():
+            load_strictly(module.lins[int(number)], {"model.1.weight": head[None, :, None, None]}, path)
         # lpips cuts the trunk into slices but keeps each layer's number as its name.
         for part in (part for name, part in module.net.named_children() if name.startswith("slice")):
             numbers = tuple(f"{number}." for number, _ in part.named_children())

@@ -139,6 +139,6 @@ def test_another_trunk_of_lpips(tmp_path, rng) -> None:
     (file,) = entry("lpips-alex", tmp_path).files
     state = {k: torch.randn(shape, generator=rng) / 30 for k, shape in features.items()}
     torch.save(state, tmp_path / file.name)
-    distance = Perceptual.from_path(tmp_path / file.name, linear_heads=True)
+    distance = Perceptual.from_path(tmp_path / file.name)
     a, b = torch.rand(2, 1, 3, 64, 64, generator=rng)
     assert distance(a, a).abs().max() < 1e-6 < distance(a, b).min()

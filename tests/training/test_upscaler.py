@@ -15,20 +15,22 @@ from fusedream_nb.models.stickers import nouns as world
 from fusedream_nb.models.stickers.scenes import Scenes, sample_scenes, sharp_scenes
 from fusedream_nb.models.stickers.world import render
 from fusedream_nb.models.upscaler import ResidualCNN, Upscaler, bicubic, load_upscaler
+from fusedream_nb.models.weights import STICKERS
 from training import report
-from training.networks import UPSCALER_CONFIG, TrainableBigGAN
+from training.data import blur
+from training.generator import begun
+from training.networks import UPSCALER_CONFIG
 from training.pack import pack
-from training.run import Snapshot
-from training.upscaler import _Pairs, blur, soften, train_upscaler
+from training.upscaler import _Pairs, soften, train_upscaler
 
 pytestmark = pytest.mark.heavy
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> _Pairs:
-    nothing = Snapshot(tmp_path_factory.mktemp("none"), TrainableBigGAN(), CPU)
-    return _Pairs(3, nothing, torch.Generator().manual_seed(0), CPU)
+def pairs() -> _Pairs:
+    """Three pairs of the renderer's."""
+    return _Pairs(3, begun(STICKERS / "generator"), torch.Generator().manual_seed(0), CPU)
 
 
 @pytest.fixture(scope="module")

@@ -111,7 +111,7 @@ def test_what_is_trained_is_packed_and_measured(
     assert name == "vqgan-painted" and not others
     card = report.vqgan_card(generator, name, 12, seed=80)
     assert {f"{name}: {what}" for what in card} <= report.BARS.keys()
-    assert 0 < card["PSNR of reconstructions"] < 60
+    assert 0 < card["PSNR at 128 pixels"] < 60
     assert 0 < card["codebook in use"] <= 100
     with pytest.raises(ValueError, match="vqgan-painting"):
         pack(runs, tmp_path, only=["vqgan-painting"])
