@@ -122,6 +122,13 @@ def rich(n: int, rng: torch.Generator, device: torch.device) -> Batch:
     return Batch(render(scenes, READ, device=device), scenes)
 
 
+def photos(n: int, rng: torch.Generator) -> Scenes:
+    """Draw about n photos of one object without effects."""
+    scenes = sample_scenes(3 * n, rng)
+    plain = (scenes.noun[:, 1] < 0) & (scenes.style == 0) & (scenes.effect == 0)
+    return scenes[plain.nonzero()[:n, 0]]
+
+
 def empty(n: int, rng: torch.Generator, device: torch.device) -> Batch:
     """Draw pictures without an object: two thirds empty places, the others without a place either."""
     scenes = sample_scenes(n, rng)

@@ -47,16 +47,9 @@ def _share(right: Tensor) -> float:
     return 100 * float(right.float().mean())
 
 
-def _single_photos(n: int, rng: torch.Generator) -> Scenes:
-    """Draw about n photos of one object without effects."""
-    scenes = sample_scenes(3 * n, rng)
-    plain = (scenes.noun[:, 1] < 0) & (scenes.style == 0) & (scenes.effect == 0)
-    return scenes[plain.nonzero()[:n, 0]]
-
-
 def _held_out(n: int, rng: torch.Generator) -> Scenes:
     """Draw photos of the (colour, noun) pairs that neither encoder has seen."""
-    scenes = _single_photos(n, rng)
+    scenes = data.photos(n, rng)
     pairs = ENCODER_FORBIDDEN.nonzero()[
         torch.randint(int(ENCODER_FORBIDDEN.sum()), (len(scenes),), generator=rng)
     ]
@@ -71,7 +64,7 @@ def _held_out(n: int, rng: torch.Generator) -> Scenes:
 def encoder_card(clip: Clip, n: int, seed: int) -> dict[str, float]:
     """Return what an encoder reads right, in percent."""
     rng = torch.Generator().manual_seed(seed)
-    scenes = _single_photos(n, rng)
+    scenes = data.photos(n, rng)
     vectors = features(clip, render(scenes))
     noun = scenes.noun[:, 0]
     card = {"noun": _share(read_nouns(clip, vectors).argmax(1) == noun)}
@@ -187,7 +180,7 @@ def perceptual_card(models: Models, n: int, seed: int) -> dict[str, float]:
     Also 100 less the most, in percent, by which its median for a distortion is off the published one.
     """
     rng = torch.Generator().manual_seed(seed)
-    image = render(_single_photos(n, rng))
+    image = render(data.photos(n, rng))
     noise = torch.randn(image.shape, generator=rng)
 
     def blur(x: Tensor, width: int) -> Tensor:

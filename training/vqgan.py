@@ -88,11 +88,11 @@ class _Pictures:
 
 
 class Ages(nn.Module):
-    """Steps [codes] since each code was last used; all begin as old as can be."""
+    """Steps [codes] since each code was last used."""
 
     def __init__(self, codes: int) -> None:
         super().__init__()
-        self.register_buffer("steps", torch.full((codes,), PATIENCE))
+        self.register_buffer("steps", torch.zeros(codes, dtype=torch.long))
 
     @property
     def alive(self) -> Tensor:

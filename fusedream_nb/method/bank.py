@@ -137,13 +137,13 @@ def build(
     """
     generator, views, rng = models.generator, start_views(copies), torch.Generator().manual_seed(seed)
     paths = []
-    for _ in range(2):
+    for label in (models.name, f"{models.name}, second start of a composition"):
         key = bank_key(generator, models.clip, views, M, rng)
         if key is None:
             raise ValueError(f"{models.name} is not of this package's classes: its bank would not be found.")
         latents = generator.sample(M, rng)
         make = partial(image_vectors, generator, models.clip, views, latents, progress=progress)
-        kept(key, make, folder=folder, label=models.name)
+        kept(key, make, folder=folder, label=label)
         paths += [place / bank_name(key) for place in ([folder] if folder else [SHIPPED, cache() / "banks"])]
     return [path for path in paths if path.exists()]
 

@@ -40,7 +40,9 @@ def test_unused_codes_begin_anew_at_vectors_of_the_batch() -> None:
     codes, average = torch.zeros(4, 2), torch.zeros(4, 2)
     vectors = torch.rand(5, 2, generator=rng) + 1
     ages = Ages(4)
-    assert not ages.alive.any()  # the first batch gives every code its place
+    ages.revive(vectors, [codes], rng)
+    assert ages.alive.all() and not codes.any()  # a code that ships has a grace of PATIENCE steps
+    ages.steps.fill_(PATIENCE)
     ages.revive(vectors, [codes, average], rng)
     assert ages.alive.all() and torch.equal(codes, average)
     assert (codes[:, None] == vectors).all(-1).any(1).all()
