@@ -18,7 +18,7 @@ SWAPPED = {  # two tensors of one shape
     "vqgan": ["quant_conv.weight", "post_quant_conv.weight"],
     "clip": [f"transformer.resblocks.{i}.attn.in_proj_weight" for i in (0, 1)],
     "judge": [f"transformer.resblocks.{i}.attn.in_proj_weight" for i in (0, 1)],
-    "lpips": [f"{i}.expand3x3.weight" for i in (3, 4)],
+    "lpips": [f"features.{i}.expand3x3.weight" for i in (3, 4)],
 }
 STANDINS = ("biggan-128", "vqgan-imagenet-16384", weights.CLIP, weights.JUDGE, "lpips-squeeze")
 each_part = pytest.mark.parametrize("part", SWAPPED)
