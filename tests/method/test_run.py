@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import islice
 from typing import Any
 
@@ -221,14 +221,15 @@ def test_stopping_placements_survives_other_steps(models: Models, turns: dict, s
 def test_composition_takes_prompts_seeds_starts_and_groups(models: Models) -> None:
     prompts, seeds = ["a cat on a house", "a dog on a car"], [1, 2]
     groups = [[TWO[0]], [TWO[1], TWO[0]]]
-    run = fd.compose(prompts, models, seed=seeds, placements=groups, budget=TINY)
+    brief = replace(TINY, steps=2)  # later on the kink of λ and Adam amplify what was rounded
+    run = fd.compose(prompts, models, seed=seeds, placements=groups, budget=brief)
     both = list(run)[-1]
     assert both.group.tolist() == [0, 1, 1] and both.pictures().shape == (2, 3, 64, 64)
     for i in range(2):
-        alone = list(fd.compose(prompts[i], models, seed=seeds[i], placements=groups[i], budget=TINY))[-1]
+        alone = list(fd.compose(prompts[i], models, seed=seeds[i], placements=groups[i], budget=brief))[-1]
         rows = both.group == i
-        torch.testing.assert_close(both.image[rows], alone.image, atol=2e-2, rtol=0)
-        torch.testing.assert_close(both.pictures()[i : i + 1], alone.pictures(), atol=3e-2, rtol=0)
+        torch.testing.assert_close(both.image[rows], alone.image, atol=2e-3, rtol=0)
+        torch.testing.assert_close(both.pictures()[i : i + 1], alone.pictures(), atol=3e-3, rtol=0)
         torch.testing.assert_close(both.fixed_score()[i : i + 1], alone.fixed_score(), atol=2e-3, rtol=0)
     halves = [models.generator.sample(2, torch.Generator().manual_seed(i)) for i in range(2)]
     first = next(fd.compose(prompts, models, seed=seeds, placements=TWO[0], budget=TINY, start=halves))
