@@ -36,11 +36,12 @@ class Perceptual:
         there = [name for name in names if (path / name).exists()] if path.is_dir() else [path.name]
         trunk = next((trunk for trunk, name in TRUNKS.items() if name in there[:1]), "squeeze")
         tensors = read_tensors(path, names)
-        heads = {k.removeprefix("heads."): v for k, v in tensors.items() if k.startswith("heads.")}
+        own = [(k.removeprefix("heads."), v) for k, v in tensors.items() if k.startswith("heads.")]
+        heads = {f"{number}.model.1.weight": head[None, :, None, None] for number, head in own}
         features = {k.removeprefix("features."): v for k, v in tensors.items() if "classifier" not in k}
         module = lpips.LPIPS(net=trunk, pretrained=not heads, pnet_rand=True, verbose=False)
-        for number, head in heads.items():
-            load_strictly(module.lins[int(number)], {"model.1.weight": head[None, :, None, None]}, path)
+        if heads:
+            load_strictly(module.lins, heads, path)
         # lpips cuts the trunk into slices but keeps each layer's number as its name.
         for part in (part for name, part in module.net.named_children() if name.startswith("slice")):
             numbers = tuple(f"{number}." for number, _ in part.named_children())
