@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Collection, Sequence
-from dataclasses import asdict
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fusedream_nb.models.biggan import Shape
-from fusedream_nb.models.biggan_files import CLASS
 from fusedream_nb.models.weights import STICKERS, sha256
 
 from .encoders import SEEDS, configured
@@ -45,15 +42,6 @@ def pack(runs: Path, target: Path = STICKERS, only: Collection[str] = ()) -> Non
         folder.mkdir(parents=True, exist_ok=True)
         _write(name, half, folder)
     write_manifest(target)
-
-
-def save_biggan(
-    shape: Shape, tensors: dict[str, Tensor], class_names: Sequence[str] = (), *, folder: Path
-) -> None:
-    """Write the config.json and model.safetensors of a BigGAN into a folder that is there."""
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors")
-    names = {"class_names": class_names} if class_names else {}
-    _describe(folder / "config.json", {"_class_name": CLASS, **asdict(shape), **names})
 
 
 def write_manifest(target: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,10 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fusedream_nb.models.biggan import SHAPES, BigGAN, Shape
-from fusedream_nb.models.biggan_files import STEP, convert, is_biggan, read
-from fusedream_nb.models.files import read_file
+from fusedream_nb.models.biggan_files import CLASS, STEP, convert, is_biggan, read
+from fusedream_nb.models.files import read_file, write_tensors
 from fusedream_nb.models.generators import Latent
-from training.pack import save_biggan
 
 
 def plain(w: dict, size: int, z: Tensor, y: Tensor, row: int) -> Tensor:
@@ -187,7 +188,11 @@ def test_a_converted_folder_draws_the_same_to_the_bit(small, tmp_path: Path, rng
     assert shape == Shape(SHAPES[128].widths, 64, 20, channels=8, classes=10)
     folder = tmp_path / "converted"
     folder.mkdir()
-    save_biggan(shape, tensors, ["dog", "cat"], folder=folder)
+    write_tensors(
+        {name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors"
+    )
+    described = {"_class_name": CLASS, **asdict(shape), "class_names": ["dog", "cat"]}
+    (folder / "config.json").write_text(json.dumps(described))
     assert is_biggan(folder) and is_biggan(tmp_path / "biggan.pt")
     a, b = (BigGAN.from_path(path, truncation=0.5) for path in (tmp_path / "biggan.pt", folder))
     latent = a.sample(2, rng)
