@@ -53,7 +53,7 @@ def trainer(name: str) -> Callable[..., dict[str, torch.Tensor]]:
     """Return what trains a model: (folder, minutes, device, pool, batch, …) → weights."""
     from functools import partial
 
-    from . import encoders, generator, perceptual, upscaler, vqgan
+    from . import encoders, generator, perceptual, third, upscaler, vqgan
 
     if name in encoders.SEEDS:
         return partial(encoders.train_encoder, name)
@@ -62,20 +62,20 @@ def trainer(name: str) -> Callable[..., dict[str, torch.Tensor]]:
     return {
         "trunk": perceptual.train_trunk,
         "generator": generator.train_generator,
+        "third": third.train_third,
         "upscaler": upscaler.train_upscaler,
     }[name]
 
 
 def train(given: argparse.Namespace, device: torch.device) -> None:
     """Train one model and leave its weights in the folder."""
-    from . import encoders
     from .run import write
 
     name, folder = given.name, given.out / given.name
     pool, batch = SIZES[name][0 if device.type == "cuda" else 1]
     pool, batch = given.pool or pool, given.batch or batch
     print(f"{name}: {given.minutes:g} minutes on {device}; checkpoints in {folder}", flush=True)
-    more = {"earlier": given.climbed} if name in encoders.SEEDS else {}
+    more = {"earlier": given.climbed} if name in ("clip", "judge", "third") else {}
     weights = trainer(name)(folder, given.minutes, device, pool, batch, **more)
     write({key: value.cpu() for key, value in weights.items()}, folder / "weights.pt")
     print(f"{name}: saved {folder / 'weights.pt'}", flush=True)

@@ -1,13 +1,9 @@
-"""Training of the three CLIPs: the one that is climbed, the judge, and a third that checks the judge.
-
-CLIP and the judge begin with the weights that ship, the third with random ones.
-"""
+"""Training of the two CLIPs, the one that is climbed and the judge, from the weights that ship."""
 
 from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,53 +21,64 @@ from . import data
 from .climbs import COPIES, Climbs
 from .data import NOUNS, Batch, Pool
 from .generator import begun, draw, latents
-from .networks import READ, THIRD_CONFIG, Readings
+from .networks import READ, Readings
 from .run import Run, Snapshot, ema_update
 
-SEEDS = {"clip": 1101, "judge": 1202, "third": 1303}
+SEEDS = {"clip": 1101, "judge": 1202}
 RATES = {"cpu": 4e-4, "cuda": 1e-3}  # AdamW's, for batches of 64 and of 512
-SHARES = {"rich": 0.38, "empty": 0.08, "pasted": 0.22, "crops": 0.12}  # of a batch; the rest is generated
 STARTS = ("", "a photo of ", "an image of ", "a picture of ")
 REFRESH = 200  # steps between two looks for newer weights of the other models
 LEFT = 0.02  # weight of each caption that a climb is not after, beside the one that it is
 
 
 def configured(name: str) -> dict[str, Any]:
-    """Return the ``model_cfg`` of an encoder: that of the one that ships, or the third's."""
-    if name == "third":
-        return THIRD_CONFIG
+    """Return the ``model_cfg`` of the encoder that ships."""
     config: dict[str, Any] = json.loads((STICKERS / name / "open_clip_config.json").read_text())["model_cfg"]
     return config
 
 
 def begin(name: str, earlier: Path | None = None) -> nn.Module:
-    """Return an encoder as open_clip's network, with the weights of a folder or those that ship, if any."""
+    """Return an encoder as open_clip's network, with the weights of a folder or those that ship."""
     network = open_clip.CLIP(**configured(name))
-    if name != "third":
-        tensors = load_file((earlier or STICKERS / name) / "open_clip_model.safetensors")
-        # Earlier vocabularies were smaller; their last word, the end, stays the last.
-        table, words = tensors["token_embedding.weight"], network.token_embedding.weight.data
-        words[: len(table) - 1], words[-1] = table[:-1], table[-1]
-        tensors["token_embedding.weight"] = words
-        network.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=True)
+    tensors = load_file((earlier or STICKERS / name) / "open_clip_model.safetensors")
+    # Earlier vocabularies were smaller; their last word, the end, stays the last.
+    table, words = tensors["token_embedding.weight"], network.token_embedding.weight.data
+    words[: len(table) - 1], words[-1] = table[:-1], table[-1]
+    tensors["token_embedding.weight"] = words
+    network.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=True)
     return network
 
 
-def sampler(runs: Path, device: torch.device) -> tuple[Snapshot, Callable[[int, torch.Generator], Batch]]:
-    """Return what draws n samples of the generator, some dyed by hand, with their scenes; and its weights.
+class World:
+    """Batches of the open world: pictures of four laws, drawn ahead, and of the generator, some dyed by hand.
 
-    They are those that ship, until a run of the generator has better ones.
+    The generator is the one that ships, until a run of it has better weights (``generator.refresh``).
     """
-    newer = Snapshot(runs / "generator", begun(STICKERS / "generator"), device, share=0.3)
+
+    SHARES = {"rich": 0.38, "empty": 0.08, "pasted": 0.22, "crops": 0.12}  # of a batch; the rest is generated
+
+    def __init__(self, runs: Path, pool: int, batch: int, rng: torch.Generator, device: torch.device) -> None:
+        self.batch, self.rng, self.device = batch, rng, device
+        self.generator = Snapshot(runs / "generator", begun(STICKERS / "generator"), device, share=0.3)
+        self.pools = {law: Pool(pool, getattr(data, law), rng, device) for law in self.SHARES}
+
+    def pick(self, place: int | None = None) -> Batch:
+        """Pick a batch; with a ``place``, the scenes of the rich world are all in that one."""
+        sizes = {law: round(share * self.batch) for law, share in self.SHARES.items()}
+        parts = [self.pools[law].pick(n, place if law == "rich" else None) for law, n in sizes.items()]
+        return data.cat([*parts, self._generated(self.batch - sum(sizes.values()))])
+
+    def renew(self, step: int) -> None:
+        """Draw a part of one law's pictures anew, of another law at each step."""
+        laws = list(self.pools.values())
+        laws[step % len(laws)].renew(max(8, self.batch // 2))
 
     @torch.no_grad()
-    def samples(n: int, rng: torch.Generator) -> Batch:
-        z, y, scenes = latents(n, 1.0, rng, 0.3)
-        noise = 0.2 * torch.randn(n, LATENT_DIM, generator=rng).to(device)
-        near = newer.module.embeddings.weight.T[y.to(device)] + noise
-        return data.dyed(Batch(draw(newer.module, z.to(device), near), scenes), rng)
-
-    return newer, samples
+    def _generated(self, n: int) -> Batch:
+        z, y, scenes = latents(n, 1.0, self.rng, 0.3)
+        noise = 0.2 * torch.randn(n, LATENT_DIM, generator=self.rng).to(self.device)
+        near = self.generator.module.embeddings.weight.T[y.to(self.device)] + noise
+        return data.dyed(Batch(draw(self.generator.module, z.to(self.device), near), scenes), self.rng)
 
 
 class Presence(nn.Module):
@@ -143,11 +150,9 @@ def train_encoder(
     }
     run = Run(folder, minutes, state)
     rng.manual_seed(SEEDS[name] + 1000 * run.step)
-    pools = {law: Pool(pool, getattr(data, law), rng, device) for law in SHARES}
-    sizes = {law: round(share * batch) for law, share in SHARES.items()}
-    newer, samples = sampler(folder.parent, device)
+    world = World(folder.parent, pool, batch, rng, device)
     # Climbs follow the encoder itself, an earlier CLIP, and the one in training, as many each.
-    others, watched = [begin("clip", earlier).to(device).eval().requires_grad_(False)], [newer]
+    others, watched = [begin("clip", earlier).to(device).eval().requires_grad_(False)], [world.generator]
     if name != "clip":
         watched.append(Snapshot(folder.parent / "clip", begin("clip"), device, share=0.15))
         others.append(watched[-1].module)
@@ -155,18 +160,13 @@ def train_encoder(
     # CLIP stays open to attacks on pixels, as the papers' is.
     climbs = Climbs(folder.parent, m * (1 + len(others)), own, attacked=name != "clip")
     watched += climbs.watched
-    renewed = max(8, batch // 2)
     model.train()
     going, first = True, run.step
     while going:
         if (run.step - first) % REFRESH == 0:
             for each in watched:
                 each.refresh()
-        place = int(torch.randint(10, ())) if run.step % 2 else None
-        parts = [pools[law].pick(n, place if law == "rich" else None) for law, n in sizes.items()]
-        left = batch - sum(sizes.values())
-        parts.append(samples(left, rng))
-        chosen = data.cat(parts)
+        chosen = world.pick(int(torch.randint(10, ())) if run.step % 2 else None)
         image = data.soften(data.perturb(chosen.image, rng), rng)
         shown, aim = climbs.show()
         shown.requires_grad_()
@@ -198,7 +198,7 @@ def train_encoder(
         stained = (stains.gather(1, aim[:, None])[:, 0] + LEFT * stains.sum(1)).sum() / len(aim)
         read = readings(pictures[:batch] * 12, {k: v.to(device) for k, v in chosen.readings().items()})
         loss = contrastive + near + 0.15 * seen + 0.03 * wrong + 0.7 * stained + 0.2 * read
-        run.set_rate(optimiser, RATES[device.type] * (2 if name == "third" else 1))
+        run.set_rate(optimiser, RATES[device.type])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -209,11 +209,9 @@ def train_encoder(
         gradient = shown.grad
         for i, other in enumerate(others, 1):
             rows = slice(i * m * (1 + COPIES), (i + 1) * m * (1 + COPIES))
-            gradient[rows] = _uphill(other, shown.detach()[rows], nearby[aim[rows]])
+            gradient[rows] = uphill(other, shown.detach()[rows], nearby[aim[rows]])
         climbs.move(gradient)
-        for law in SHARES:
-            if run.step % len(SHARES) == list(SHARES).index(law):
-                pools[law].renew(renewed)
+        world.renew(run.step)
         going = run.tick(
             batch,
             contrastive=contrastive,
@@ -229,7 +227,7 @@ def train_encoder(
     return {**average.state_dict(), "presence": scale_and_offset}
 
 
-def _uphill(model: nn.Module, image: Tensor, tokens: Tensor) -> Tensor:
+def uphill(model: nn.Module, image: Tensor, tokens: Tensor) -> Tensor:
     """Return the gradient of a CLIP's cosines of images with a caption each."""
     leaf = image.detach().requires_grad_()
     with torch.autocast(image.device.type, torch.bfloat16, enabled=image.is_cuda):

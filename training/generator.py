@@ -143,14 +143,21 @@ def taught_loss(fake: Tensor, real: Tensor) -> Tensor:
     return loss
 
 
-def detail(image: Tensor) -> Tensor:
-    """Return how much fine detail each cell of 4 pixels of pictures [n, 3, h, w] has, [n, 3, h / 4, w / 4].
+def lost(image: Tensor) -> Tensor:
+    """Return what halving pictures [n, 3, h, w] takes away: waves of 2 to 4 pixels."""
+    return image - F.interpolate(F.avg_pool2d(image, 2), scale_factor=2.0, mode="nearest")
 
-    It is the root mean square of what halving the picture takes away. A mean absolute difference is
-    lowest for pictures that leave it out where its place is uncertain; this is lowest where as much is there.
+
+def detail_loss(fake: Tensor, real: Tensor) -> Tensor:
+    """Return how far apart two batches are in how much fine detail each cell of 4 pixels has.
+
+    That is the root mean square of what halving takes away. A mean absolute difference of the pictures is
+    lowest where detail is left out whose place is uncertain; this is lowest where as much is there. The
+    square is there for the cells that have most: their median alone would be too low.
     """
-    lost = image - F.interpolate(F.avg_pool2d(image, 2), scale_factor=2.0, mode="nearest")
-    return (F.avg_pool2d(lost.square(), 4) + 1e-5).sqrt()
+    cells = [(F.avg_pool2d(lost(image).square(), 4) + 1e-5).sqrt() for image in (fake, real)]
+    apart = cells[0] - cells[1]
+    return apart.abs().mean() + 10 * apart.square().mean()
 
 
 def train_generator(
@@ -183,8 +190,9 @@ def train_generator(
         excess = [WATCH * norm.excess for norm in norms if norm.excess is not None]
         seen = fake.detach().requires_grad_()
         taught, apart = taught_loss(seen, real), distance(seen, real)
-        fine = (detail(seen) - detail(real)).abs().mean()
-        numbers = {"taught": taught, "perceived": apart, "detail": fine}
+        fine = detail_loss(seen, real)
+        sharp = (lost(seen.detach()).square().mean() / lost(real).square().mean()).sqrt()
+        numbers = {"taught": taught, "perceived": apart, "detail": fine, "sharp": sharp}
         pull = torch.autograd.grad(taught + PERCEIVED * apart + FINE * fine, seen)[0]
         if run.share >= JOINS:
             push, numbers["hinge"] = opposed(partial(_seen, judge, y), judge_steps, real, seen, rng)

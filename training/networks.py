@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 from torch.nn.utils import spectral_norm
 
-from fusedream_nb.models.stickers.captions import CONTEXT_LENGTH, VOCABULARY_SIZE
 from fusedream_nb.models.stickers.nouns import NOUNS
 
 READ = 64  # pixels that the generator draws and the encoders read
 SIZE = 128  # pixels of the pictures that the VQGANs learn from
 
-THIRD_CONFIG: dict[str, Any] = {  # arguments of open_clip.CLIP
-    "embed_dim": 128,
-    "vision_cfg": {"layers": (1, 2, 2, 1), "width": 14, "head_width": 64, "image_size": READ},
-    "text_cfg": {
-        "context_length": CONTEXT_LENGTH,
-        "vocab_size": VOCABULARY_SIZE,
-        "width": 128,
-        "heads": 4,
-        "layers": 2,
-    },
-}
 UPSCALER_CONFIG: dict[str, int] = {"width": 32, "blocks": 4}  # arguments of ResidualCNN
 
 

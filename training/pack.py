@@ -19,12 +19,12 @@ from torch import Tensor
 
 from fusedream_nb.models.weights import STICKERS, sha256
 
+from . import third
 from .encoders import SEEDS, configured
 from .vqgan import LAWS
 
-NAMES = (*SEEDS, "generator", "trunk", *LAWS, "upscaler")
+NAMES = (*SEEDS, "third", "generator", "trunk", *LAWS, "upscaler")
 FOLDERS = {"trunk": "lpips"}
-THIRD = Path(__file__).with_name("third")  # outside the package: it is there to check the judge
 
 
 def pack(runs: Path, target: Path = STICKERS, only: Collection[str] = ()) -> None:
@@ -38,7 +38,9 @@ def pack(runs: Path, target: Path = STICKERS, only: Collection[str] = ()) -> Non
     for name in only or NAMES:
         tensors = torch.load(runs / name / "weights.pt", weights_only=True)
         half = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in tensors.items()}
-        folder = THIRD if name == "third" and target == STICKERS else target / FOLDERS.get(name, name)
+        # The third is there to check the judge, so it stays outside the package.
+        inside = name != "third" or target != STICKERS
+        folder = target / FOLDERS.get(name, name) if inside else third.FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         _write(name, half, folder)
     write_manifest(target)

@@ -34,6 +34,7 @@ from fusedream_nb.models.vqgan import VQGAN, nearest
 from fusedream_nb.models.weights import entry
 
 from . import data
+from .generator import lost
 from .networks import SIZE
 from .perceptual import PUBLISHED, spoil
 from .vqgan import LAWS
@@ -125,12 +126,6 @@ def _within_radii(points: Tensor, centres: Tensor, k: int = 3) -> float:
     return float((torch.cdist(points, centres) <= radii).any(1).float().mean())
 
 
-def _detail(image: Tensor) -> Tensor:
-    """Return the root mean square of what pictures lose when they are halved: waves of 2 to 4 pixels."""
-    coarse = F.interpolate(F.avg_pool2d(image, 2), scale_factor=2.0, mode="nearest")
-    return (image - coarse).square().mean().sqrt()
-
-
 def _diversity(models: Models, image: Tensor, label: Tensor) -> float:
     """Return the mean LPIPS between neighbours of the same class."""
     order = label.argsort(stable=True)
@@ -163,7 +158,9 @@ def generator_card(models: Models, n: int, seed: int) -> dict[str, float]:
     dyed = tint(fake[: len(each)] / 2 + 0.5, hues, torch.full(each.shape, 0.9)) * 2 - 1
     read = read_nouns(models.judge, features(models.judge, dyed)).argmax(1)
     card["class of samples dyed by hand"] = _share(read == label[: len(each)])
-    card["detail of 2 to 4 pixels"] = 100 * float(_detail(fake) / _detail(real))
+    card["detail of 2 to 4 pixels"] = 100 * float(
+        (lost(fake).square().mean() / lost(real).square().mean()).sqrt()
+    )
     card["precision"] = _within_radii(fakes, reals)
     card["recall"] = _within_radii(reals, fakes)
     some = slice(0, min(n, 1400))

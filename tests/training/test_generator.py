@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from pathlib import Path
 
@@ -15,7 +14,17 @@ from fusedream_nb.models.biggan import BigGANDeep
 from fusedream_nb.models.generators import Latent
 from fusedream_nb.models.stickers.scenes import GENERATOR_FORBIDDEN, held_out
 from fusedream_nb.models.weights import STICKERS
-from training.generator import BatchNorm, begun, detail, draw, exported, latents, taught_loss, train_generator
+from training.generator import (
+    BatchNorm,
+    begun,
+    detail_loss,
+    draw,
+    exported,
+    latents,
+    lost,
+    taught_loss,
+    train_generator,
+)
 
 CPU = torch.device("cpu")
 
@@ -53,10 +62,14 @@ def test_the_taught_loss_is_zero_only_for_the_picture_itself() -> None:
 
 def test_detail_is_what_halving_takes_away() -> None:
     """Wherever the squares of a chessboard begin it is all detail, and what is flat has none."""
-    chessboard = (torch.arange(16)[:, None] + torch.arange(16)) % 2 * 2.0 - 1
-    boards = torch.stack([chessboard, chessboard.roll(1, 0)]).expand(3, 2, 16, 16).transpose(0, 1)
-    torch.testing.assert_close(detail(0.5 * boards), torch.full((2, 3, 4, 4), 0.5), atol=1e-4, rtol=0)
-    torch.testing.assert_close(detail(torch.ones(1, 3, 8, 8)), torch.full((1, 3, 2, 2), math.sqrt(1e-5)))
+    chessboard = 0.5 * ((torch.arange(16)[:, None] + torch.arange(16)) % 2 * 2.0 - 1).expand(2, 3, 16, 16)
+    flat, shifted = torch.ones_like(chessboard), chessboard.roll(1, 2)
+    torch.testing.assert_close(lost(chessboard), chessboard)
+    torch.testing.assert_close(lost(flat), torch.zeros_like(flat))
+    torch.testing.assert_close(detail_loss(chessboard, shifted), torch.tensor(0.0))
+    torch.testing.assert_close(
+        detail_loss(chessboard, flat), torch.tensor(0.5 + 10 * 0.5**2), atol=0.05, rtol=0
+    )
 
 
 def test_what_exceeds_the_bound_is_the_spikes_and_its_gradient_takes_them_down() -> None:
