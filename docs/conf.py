@@ -88,24 +88,27 @@ def page(notebook: dict[str, Any]) -> str:
         cell["source"] = text.replace("\n[Launch on Binder]", " · [Launch on Binder]")
         if {"solution", "setup"} & set(tags):
             tags.append("hide-input")
-        alts = [out["metadata"]["image/png"]["alt"] for out in cell.get("outputs", []) if picture(out)]
+        alts = [found[2] for found in map(picture, cell.get("outputs", [])) if found]
         if alts:
             cell["metadata"]["mystnb"] = {"image": {"alt": " ".join(alts)}}
     return json.dumps(notebook)
 
 
-def picture(output: dict[str, Any]) -> str:
-    """Return an output's picture in base64, or nothing."""
-    return "".join(output.get("data", {}).get("image/png", ""))
+def picture(output: dict[str, Any]) -> tuple[str, bytes, str] | None:
+    """Return the kind ("png"), the bytes and the alternative text of an output's picture, if it has one."""
+    for kind, data in output.get("data", {}).items():
+        if kind in ("image/png", "image/jpeg"):
+            return kind[6:], base64.b64decode("".join(data)), output["metadata"][kind]["alt"]
+    return None
 
 
-def drawn(figure: figures.PaperFigure, notebook: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    """Return the picture, and its output, of a figure: that of its own id, else of its first part."""
+def drawn(figure: figures.PaperFigure, notebook: dict[str, Any]) -> tuple[str, bytes, str] | None:
+    """Return the picture of a figure: that of its own id, else of its first part."""
     for pattern in (f'"{figure.id}"', f'"{figure.id}-'):
         for cell in notebook["cells"]:
             if cell["cell_type"] == "code" and pattern in "".join(cell["source"]):
-                for output in filter(picture, cell["outputs"]):
-                    return picture(output), output
+                for found in filter(None, map(picture, cell["outputs"])):
+                    return found
     return None
 
 
@@ -118,9 +121,10 @@ def gallery(folder: Path = ROOT / "docs" / "_figures") -> str:
         notebook = json.loads(path.read_text("utf-8"))
         parts.append(f"({figure.id})=\n## {figure.id}: {figure.caption}\n")
         if found := drawn(figure, notebook):
-            (folder / f"{figure.id}.png").write_bytes(base64.b64decode(found[0]))
-            alt = re.sub(r"([\[\]*_])", r"\\\1", found[1]["metadata"]["image/png"]["alt"])
-            parts.append(f"![{alt}](_figures/{figure.id}.png)\n")
+            name = f"{figure.id}.{found[0]}"
+            (folder / name).write_bytes(found[1])
+            alt = re.sub(r"([\[\]*_])", r"\\\1", found[2])
+            parts.append(f"![{alt}](_figures/{name})\n")
         outputs = [out for cell in notebook["cells"] for out in cell.get("outputs", [])]
         told = [match for out in outputs for match in VERDICT.findall("".join(out.get("text", "")))]
         claims = [match for match in told if match[0] == figure.id]

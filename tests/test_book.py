@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import fusedream_nb
 from fusedream_nb.reproduce.figures import FIGURES
@@ -30,8 +31,9 @@ def test_the_gallery_has_each_figure_with_picture_verdict_and_command(conf, tmp_
     for figure in FIGURES:
         (section,) = re.findall(rf"^\({figure.id}\)=\n(.*?)(?=^\(|\Z)", text, re.MULTILINE | re.DOTALL)
         assert figure.caption in section
-        assert re.search(rf"^!\[.+\]\(_figures/{figure.id}\.png\)$", section, re.MULTILINE)
-        assert (tmp_path / f"{figure.id}.png").read_bytes().startswith(b"\x89PNG")
+        (name,) = re.findall(rf"^!\[.+\]\(_figures/({figure.id}\.(?:png|jpeg))\)$", section, re.MULTILINE)
+        with Image.open(tmp_path / name) as image:
+            assert name.endswith(image.format.lower())
         assert re.search(r"^- \*\*(holds|differs|not counted)\*\*: ", section, re.MULTILINE)
         assert f"`fusedream-nb reproduce {figure.id}`" in section
 
@@ -44,8 +46,8 @@ def test_a_notebooks_page_keeps_alternative_texts_and_folds_solutions(conf, path
         tags = cell["metadata"]["tags"]
         assert ("hide-input" in tags) == bool({"solution", "setup"} & set(tags))
         for output in cell.get("outputs", []):
-            if "image/png" in output.get("data", {}):
-                alt = output["metadata"]["image/png"]["alt"]
+            for kind in {"image/png", "image/jpeg"} & output.get("data", {}).keys():
+                alt = output["metadata"][kind]["alt"]
                 assert alt.strip() and alt in cell["metadata"]["mystnb"]["image"]["alt"]
 
 

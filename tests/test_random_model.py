@@ -55,7 +55,7 @@ def run(path: Path, folder: Path, model: str, parameters: dict, patch: pytest.Mo
         InteractiveShell.clear_instance()
     assert f"{model} on cpu" in text  # not the stickers
     assert " · not counted\n" in text  # at smoke no verdict counts
-    assert any("image/png" in output["data"] for output in shown)
+    assert any("image/jpeg" in output["data"] for output in shown)
 
 
 def marked(path: Path) -> object:

@@ -111,7 +111,11 @@ def deck(paths: list[Path]) -> NotebookNode:
             titles = re.findall(r"^(##?) (.+)$", cell.source, re.MULTILINE)
             heading = titles[-1][1] if titles else heading
             made.cells += [_slide(f"# {text}", "slide") for mark, text in titles if mark == "#"]
-        pictures = [out for out in cell.get("outputs", []) if "image/png" in out.get("data", {})]
+        pictures = [
+            out
+            for out in cell.get("outputs", [])
+            if any(kind.startswith("image/") for kind in out.get("data", {}))
+        ]
         if tagged(cell, "slide") and pictures:
             made.cells += [_slide(f"## {heading}", "slide"), _slide("", "-", pictures)]
     made.cells[0].source += f"\n\n{STYLE}"

@@ -1,4 +1,4 @@
-"""A figure as a notebook keeps it: a small PNG on white, with an alternative text that is required.
+"""A figure as a notebook keeps it: on white, with an alternative text that is required.
 
 With FUSEDREAM_FIGURES set to a folder, a figure that has an id is also written there as ``<id>.png``, and
 as ``<id>.svg`` where it is a plot. The files carry a record: id, alternative text, and whatever is in
@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib import figure as mpl
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -24,7 +23,7 @@ from PIL.PngImagePlugin import PngInfo
 from fusedream_nb.records import png
 
 FORMAT = 1  # of a figure's record
-COLOURS = {256: 25_000, 64: 50_000, 48: 55_000, 32: 10**9}  # of a figure → bytes above which it gets fewer
+QUALITY = 80  # of the JPEG that a notebook keeps of pictures; at 90 it is half as large again
 # For matplotlib.rc_context; a "$" in a prompt is a "$", and equal plots have equal bytes.
 STYLE: Any = {
     "font.size": 8,
@@ -37,14 +36,15 @@ STYLE: Any = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A PNG and its alternative text, which a notebook shows and :meth:`save` writes."""
+    """A PNG and its alternative text; ``small`` is what a notebook keeps of it, by its kind of image."""
 
     png: bytes
     alt: str
+    small: tuple[str, bytes]
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-        image = base64.b64encode(self.png).decode()
-        return {"image/png": image, "text/plain": self.alt}, {"image/png": {"alt": self.alt}}
+        kind, data = self.small
+        return {kind: base64.b64encode(data).decode(), "text/plain": self.alt}, {kind: {"alt": self.alt}}
 
     def save(self, path: str | Path) -> Path:
         """Write the PNG to a file and return its path."""
@@ -66,7 +66,7 @@ def blank(width: float, height: float, alt: str, world: str | None = None) -> mp
 
 
 def finish(drawing: mpl.Figure, alt: str, figure: str | None = None, *, plot: bool = False) -> Figure:
-    """Return a drawn figure in 256 colours of its own, a large one in fewer, so notebooks stay small.
+    """Return a drawn figure; a notebook keeps a plot in 256 colours and pictures as JPEG, so it stays small.
 
     ``figure`` is its id, "fd-05", or, where a figure has several parts, "fd-05-curves"; ``plot`` says
     that it is drawn of lines. Raises ValueError for an id that could not be a file's name.
@@ -75,11 +75,9 @@ def finish(drawing: mpl.Figure, alt: str, figure: str | None = None, *, plot: bo
         raise ValueError(f"A figure's id is like fd-05 or fd-05-curves; {figure!r} is not.")
     file = io.BytesIO()
     drawing.savefig(file, format="png")
-    drawn = Image.open(file).convert("RGB")
-    for colours, most in COLOURS.items():
-        picture = _few_colours(drawn, colours)
-        if len(small := _png(picture, alt)) <= most:
-            break
+    picture = Image.open(file).convert("RGB")
+    if plot:
+        picture = picture.quantize(256, kmeans=1, dither=Image.Dither.NONE)
     folder = os.environ.get("FUSEDREAM_FIGURES")
     if figure and folder:
         made_by = json.loads(os.environ.get("FUSEDREAM_RECORD") or "{}")
@@ -91,20 +89,14 @@ def finish(drawing: mpl.Figure, alt: str, figure: str | None = None, *, plot: bo
             drawing.savefig(file, format="svg", metadata=texts)
             files[path.with_suffix(".svg")] = file.getvalue()
         png.write(files)
-    return Figure(small, alt)
+    whole = _png(picture, alt)
+    return Figure(whole, alt, ("image/png", whole) if plot else ("image/jpeg", _jpeg(picture)))
 
 
-def _few_colours(picture: Image.Image, colours: int) -> Image.Image:
-    """Return a picture in few colours; where it has very many, a twelfth of the pixels chooses them.
-
-    On a grid of photographs that takes a second instead of fifteen, and looks the same.
-    """
-    if picture.getcolors(5000):
-        return picture.quantize(colours, kmeans=3, dither=Image.Dither.NONE)
-    pixels = np.asarray(picture).reshape(1, -1, 3)
-    some = np.random.default_rng(0).integers(pixels.shape[1], size=max(10_000, pixels.shape[1] // 12))
-    palette = Image.fromarray(pixels[:, some]).quantize(colours, kmeans=3)
-    return picture.quantize(palette=palette, dither=Image.Dither.NONE)
+def _jpeg(picture: Image.Image) -> bytes:
+    small = io.BytesIO()
+    picture.save(small, "JPEG", quality=QUALITY, optimize=True, progressive=True)
+    return small.getvalue()
 
 
 def _png(picture: Image.Image, alt: str, record: str | None = None) -> bytes:

@@ -79,12 +79,22 @@ def test_empty_figures_are_refused_in_a_sentence():
         show.curves({}, alt="none")
 
 
-def test_a_notebook_gets_the_png_and_the_text(tmp_path):
-    figure = show.grid(torch.zeros(1, 3, 8, 8), ["$100 & <b>"], alt="a grey square")
-    data, metadata = figure._repr_mimebundle_(include=None, exclude=None)
-    assert base64.b64decode(data["image/png"]) == figure.png == figure.save(tmp_path / "x.png").read_bytes()
-    assert data["text/plain"] == metadata["image/png"]["alt"] == "a grey square"
-    assert Image.open(tmp_path / "x.png").text["Description"] == "a grey square"
+def test_a_notebook_gets_plots_to_the_pixel_and_pictures_nearly(tmp_path):
+    rng = torch.Generator().manual_seed(0)
+    smooth = torch.nn.functional.interpolate(
+        torch.rand(6, 3, 4, 4, generator=rng) * 2 - 1, (64, 64), mode="bicubic"
+    )
+    for figure, kind, most in (
+        (show.curves({"a": [0.0, 1.0]}, alt="$1 & <b>"), "image/png", 0),
+        (show.grid(smooth.clamp(-1, 1), list("abcdef"), alt="$1 & <b>"), "image/jpeg", 3),
+    ):
+        data, metadata = figure._repr_mimebundle_(include=None, exclude=None)
+        assert data["text/plain"] == metadata[kind]["alt"] == "$1 & <b>"
+        kept = Image.open(io.BytesIO(base64.b64decode(data[kind])))
+        assert np.abs(np.asarray(kept.convert("RGB")) - pixels(figure)).mean() <= most
+        whole = Image.open(figure.save(tmp_path / "x.png"))
+        assert whole.text["Description"] == "$1 & <b>"
+        assert (np.asarray(whole.convert("RGB")) == pixels(figure)).all()
 
 
 def test_equal_pictures_give_equal_bytes():
