@@ -6,7 +6,7 @@ For each prompt: FuseDream's single picture; Algorithm 2 with the bi-level rule;
 same start, at the placement that won. Foregrounds begin at the best k of the first half of the bank that
 ships, backgrounds at those of the second half, single pictures at the best of both. The judge, which was
 never climbed, reads the picture: both nouns must be its first two of all. Its ceiling is what it reads in
-faultless pictures of the two, pasted at the placement that won.
+faultless pictures of the two, pasted at the placement that won. A third reader checks it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from fusedream_nb.models.pictures import real_things
 from fusedream_nb.models.stickers.captions import article
 from fusedream_nb.notebook.claims import share
 from fusedream_nb.notebook.measure import Reader, last, nouns, phrase
+from training.third import Third, load_third
 
 FOREGROUNDS = ("dog", "cat", "elephant", "butterfly", "rabbit", "bird", "penguin", "frog", "fox", "robot")
 BACKGROUNDS = ("house", "church", "castle", "car", "tree", "sailboat")
@@ -53,7 +54,10 @@ def main() -> None:
     given = options.parse_args()
     models, own = fd.load(), sizes(given)
     prompts, half = list(PROMPTS)[: given.limit], own.M // 2
-    readers = {name: Reader(getattr(models, name), nouns(models)) for name in ("judge", "clip")}
+    readers: dict[str, Reader | Third] = {
+        name: Reader(getattr(models, name), nouns(models)) for name in ("judge", "clip")
+    }
+    readers["third"] = load_third()
     whole = pool(models, prompts, own.start_copies, given.seed, own.M)
     parts = {noun: i for i, noun in enumerate(nouns(models))}
     halves = pool(models, [phrase(noun) for noun in parts], own.start_copies, given.seed, own.M)
@@ -103,7 +107,7 @@ def report(rows: list[Row]) -> None:
 
     lines = [
         [f"{name}: both nouns among its first {n}", *(share(hits(reader, way, n)) for way in ways)]
-        for reader, name in (("judge", "judge"), ("clip", "the climbed CLIP"))
+        for reader, name in (("judge", "judge"), ("third", "third reader"), ("clip", "the climbed CLIP"))
         for n in (2, 5)
     ]
     cosines = [mean([x for row in rows for x in row["cosine"][way]]) for way in ways]

@@ -5,7 +5,7 @@
 For each held-out (colour, noun) pair: FuseDream from the best k of the bank that ships; beside it, at equal
 work, the best by AugCLIP of the bank and as many samples more as the steps cost, three each. The judge, which
 was never climbed, reads the colour and the noun among all 168 pairs; its ceiling is what it reads in real
-pictures of the pairs.
+pictures of the pairs. A third reader, which had no part in the others' training, checks the judge.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from fusedream_nb.models.pictures import real_things
 from fusedream_nb.models.stickers import nouns as world
 from fusedream_nb.notebook.claims import share
 from fusedream_nb.notebook.measure import Reader, last, phrase
+from training.third import load_third
 
 CEILING = 5  # real pictures of each pair
 WAYS = {"luck": "best of equal work", "made": "FuseDream", "real": "real pictures"}
@@ -32,6 +33,7 @@ def main() -> None:
     pairs = [f"{colour} {noun}" for colour, noun in sorted(world.GENERATOR_HELD_OUT)][: given.limit]
     prompts = [phrase(pair) for pair in pairs]
     read = Reader(models.judge, [f"{colour} {noun}" for colour in world.COLOURS for noun in world.NOUNS])
+    readers = {"judge": read, "third": load_third().read}
     shipped = pool(models, prompts, own.start_copies, given.seed, own.M)
     more = pool(models, prompts, own.start_copies, given.seed + 1, 3 * own.steps)
     every, scores = Latent.cat([shipped[0], more[0]]), torch.cat([shipped[1], more[1]])
@@ -43,18 +45,28 @@ def main() -> None:
             luck = models.generator.decode(every[scores[:, i].argmax()[None]])
         keep(given.out, pairs[i], luck=luck, made=made)
         scenes = [real_things(models, prompts[i : i + 1], seed=seed)[prompts[i]] for seed in range(CEILING)]
-        return {"luck": read(luck), "made": read(made), "real": read(torch.stack(scenes))}
+        pictures = {"luck": luck, "made": made, "real": torch.stack(scenes)}
+        return {who: {way: reads(x) for way, x in pictures.items()} for who, reads in readers.items()}
 
     rows = fill(given.out, settings(given, models), {pair: i for i, pair in enumerate(pairs)}, measure)
     lines = []
     for way, name in WAYS.items():
-        found = [(row["item"].split(), text.split()) for row in rows for text in row[way]]
-        each = ([want == got for want, got in found], *([w[j] == g[j] for w, g in found] for j in (1, 0)))
-        lines.append([name, *map(share, each)])
-    print(table(["", "both", "noun", "colour"], *lines))
+        found = {
+            who: [(row["item"].split(), text.split()) for row in rows for text in row[who][way]]
+            for who in readers
+        }
+        right = {who: [want == got for want, got in pairs] for who, pairs in found.items()}
+        each = ([w[j] == g[j] for w, g in found["judge"]] for j in (1, 0))
+        sure = [a and b for a, b in zip(*right.values(), strict=True)]
+        lines.append([name, *map(share, (right["judge"], *each, right["third"], sure))])
+    print(table(["", "judge: both", "noun", "colour", "third reader: both", "both readers: both"], *lines))
     print(
         "misread:",
-        ", ".join(f"{row['item']} as {row['made'][0]}" for row in rows if [row["item"]] != row["made"]),
+        ", ".join(
+            f"{row['item']} as {row['judge']['made'][0]}"
+            for row in rows
+            if [row["item"]] != row["judge"]["made"]
+        ),
     )
     sheet(given.out, pairs, "luck", "made")
 

@@ -56,10 +56,18 @@ class Third(nn.Module):
         return there, (colours * seen).sum(2)
 
     @torch.no_grad()
+    def many(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits of many pictures, a hundred at a time."""
+        nouns, colours = zip(*map(self, image.split(100)), strict=True)
+        return torch.cat(nouns), torch.cat(colours)
+
+    def top(self, image: Tensor, n: int) -> list[list[str]]:
+        """Return the n likeliest nouns of each picture, the likeliest first."""
+        return [[world.NOUNS[i] for i in row] for row in self.many(image)[0].topk(n).indices.tolist()]
+
     def read(self, image: Tensor) -> list[str]:
         """Return "colour noun" of each picture, "noun" of a natural colour, "" where it sees none."""
-        parts = [self(part) for part in image.split(100)]
-        nouns, colours = (torch.cat(part) for part in zip(*parts, strict=True))
+        nouns, colours = self.many(image)
         there, noun = nouns.max(1)
         names = ("", *(f"{colour} " for colour in world.COLOURS))
         found = zip(there.tolist(), noun.tolist(), colours.argmax(1).tolist(), strict=True)
