@@ -25,7 +25,7 @@ from fusedream_nb.models.pictures import real_things
 from fusedream_nb.models.stickers.captions import article
 from fusedream_nb.notebook.claims import share
 from fusedream_nb.notebook.measure import Reader, last, nouns, phrase
-from training.third import Third, load_third
+from training.readers import Third, load_third
 
 FOREGROUNDS = ("dog", "cat", "elephant", "butterfly", "rabbit", "bird", "penguin", "frog", "fox", "robot")
 BACKGROUNDS = ("house", "church", "castle", "car", "tree", "sailboat")

@@ -20,7 +20,7 @@ from fusedream_nb.models.pictures import real_things
 from fusedream_nb.models.stickers import nouns as world
 from fusedream_nb.notebook.claims import share
 from fusedream_nb.notebook.measure import Reader, last, phrase
-from training.third import load_third
+from training.readers import load_third
 
 CEILING = 5  # real pictures of each pair
 WAYS = {"luck": "best of equal work", "made": "FuseDream", "real": "real pictures"}
@@ -33,7 +33,7 @@ def main() -> None:
     pairs = [f"{colour} {noun}" for colour, noun in sorted(world.GENERATOR_HELD_OUT)][: given.limit]
     prompts = [phrase(pair) for pair in pairs]
     read = Reader(models.judge, [f"{colour} {noun}" for colour in world.COLOURS for noun in world.NOUNS])
-    readers = {"judge": read, "third": load_third().read}
+    readers = {"judge": read, "third": load_third().words}
     shipped = pool(models, prompts, own.start_copies, given.seed, own.M)
     more = pool(models, prompts, own.start_copies, given.seed + 1, 3 * own.steps)
     every, scores = Latent.cat([shipped[0], more[0]]), torch.cat([shipped[1], more[1]])

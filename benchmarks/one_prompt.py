@@ -19,7 +19,7 @@ from fusedream_nb.models.stickers.scenes import sharp_scenes
 from fusedream_nb.models.stickers.world import render
 from fusedream_nb.notebook.claims import share
 from fusedream_nb.notebook.measure import Reader, last, load_vqgan, phrase
-from training.third import load_third
+from training.readers import load_third
 
 WAYS = {"start": "the start", "made": "climbed", "again": "real pictures through the VQGAN"}
 
@@ -45,7 +45,7 @@ def main() -> None:
         pictures["made"] = last(run).best_image
         keep(given.out, noun, **pictures)
         return {
-            way: {"judge": judge(image), "third": [words.split(" ")[-1] for words in third.read(image)]}
+            way: {"judge": judge(image), "third": [words.split(" ")[-1] for words in third.words(image)]}
             for way, image in {**pictures, "again": again}.items()
         }
 

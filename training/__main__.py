@@ -1,8 +1,8 @@
 """Train the embedded models: ``python -m training NAME`` or ``python -m training all``.
 
-Names: trunk, generator, vqgan, vqgan-painted, clip, judge, third, upscaler. Models learn from each other's
-latest weights in the folder --out, so ``all`` trains them side by side on a GPU, and one after another on a
-CPU. A run that was stopped goes on from its checkpoint when the same command is given again.
+Names: trunk, generator, vqgan, vqgan-painted, clip, judge, presence, third, upscaler. Models learn from each
+other's latest weights in the folder --out, so ``all`` trains them side by side on a GPU, and one after
+another on a CPU. A run that was stopped goes on from its checkpoint when the same command is given again.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ PLAN = {  # when each begins and ends, as shares of the time of "all" on a GPU
     "vqgan-painted": (0.0, 1.0),
     "clip": (0.0, 1.0),
     "judge": (0.0, 1.0),
+    "presence": (0.0, 1.0),
     "third": (0.0, 1.0),
     "upscaler": (0.75, 1.0),
 }
@@ -32,8 +33,9 @@ TURNS = {  # shares of the time of "all" on a CPU, in turn
     "generator": 0.3,
     "vqgan": 0.12,
     "clip": 0.18,
-    "judge": 0.15,
-    "third": 0.08,
+    "judge": 0.13,
+    "presence": 0.05,
+    "third": 0.05,
     "vqgan-painted": 0.09,
     "upscaler": 0.03,
 }
@@ -44,6 +46,7 @@ SIZES = {  # pictures drawn ahead and in a batch, on a GPU and on a CPU
     "vqgan-painted": ((4096, 64), (2000, 8)),
     "clip": ((6144, 512), (2000, 64)),
     "judge": ((6144, 512), (2000, 64)),
+    "presence": ((6144, 512), (2000, 64)),
     "third": ((6144, 512), (2000, 64)),
     "upscaler": ((256, 64), (100, 8)),
 }
@@ -53,16 +56,17 @@ def trainer(name: str) -> Callable[..., dict[str, torch.Tensor]]:
     """Return what trains a model: (folder, minutes, device, pool, batch, …) → weights."""
     from functools import partial
 
-    from . import encoders, generator, perceptual, third, upscaler, vqgan
+    from . import encoders, generator, perceptual, readers, upscaler, vqgan
 
     if name in encoders.SEEDS:
         return partial(encoders.train_encoder, name)
+    if name in readers.SEEDS:
+        return partial(readers.train_reader, name)
     if name in vqgan.LAWS:
         return partial(vqgan.train_vqgan, name)
     return {
         "trunk": perceptual.train_trunk,
         "generator": generator.train_generator,
-        "third": third.train_third,
         "upscaler": upscaler.train_upscaler,
     }[name]
 
@@ -75,7 +79,7 @@ def train(given: argparse.Namespace, device: torch.device) -> None:
     pool, batch = SIZES[name][0 if device.type == "cuda" else 1]
     pool, batch = given.pool or pool, given.batch or batch
     print(f"{name}: {given.minutes:g} minutes on {device}; checkpoints in {folder}", flush=True)
-    more = {"earlier": given.climbed} if name in ("clip", "judge", "third") else {}
+    more = {"earlier": given.climbed} if name in ("clip", "judge", "presence", "third") else {}
     weights = trainer(name)(folder, given.minutes, device, pool, batch, **more)
     write({key: value.cpu() for key, value in weights.items()}, folder / "weights.pt")
     print(f"{name}: saved {folder / 'weights.pt'}", flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +58,22 @@ class World:
 
     SHARES = {"rich": 0.38, "empty": 0.08, "pasted": 0.22, "crops": 0.12}  # of a batch; the rest is generated
 
-    def __init__(self, runs: Path, pool: int, batch: int, rng: torch.Generator, device: torch.device) -> None:
-        self.batch, self.rng, self.device = batch, rng, device
+    def __init__(
+        self,
+        runs: Path,
+        pool: int,
+        batch: int,
+        rng: torch.Generator,
+        device: torch.device,
+        shares: Mapping[str, float] = SHARES,
+    ) -> None:
+        self.batch, self.rng, self.device, self.shares = batch, rng, device, shares
         self.generator = Snapshot(runs / "generator", begun(STICKERS / "generator"), device, share=0.3)
-        self.pools = {law: Pool(pool, getattr(data, law), rng, device) for law in self.SHARES}
+        self.pools = {law: Pool(pool, getattr(data, law), rng, device) for law in shares}
 
     def pick(self, place: int | None = None) -> Batch:
         """Pick a batch; with a ``place``, the scenes of the rich world are all in that one."""
-        sizes = {law: round(share * self.batch) for law, share in self.SHARES.items()}
+        sizes = {law: round(share * self.batch) for law, share in self.shares.items()}
         parts = [self.pools[law].pick(n, place if law == "rich" else None) for law, n in sizes.items()]
         return data.cat([*parts, self._generated(self.batch - sum(sizes.values()))])
 

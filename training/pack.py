@@ -17,14 +17,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fusedream_nb.models.encoders import PRESENCE
 from fusedream_nb.models.weights import STICKERS, sha256
 
-from . import third
+from . import readers
 from .encoders import SEEDS, configured
 from .vqgan import LAWS
 
-NAMES = (*SEEDS, "third", "generator", "trunk", *LAWS, "upscaler")
-FOLDERS = {"trunk": "lpips"}
+NAMES = (*SEEDS, *readers.SEEDS, "generator", "trunk", *LAWS, "upscaler")
+FOLDERS = {"trunk": "lpips", "presence": "judge"}
+FILES = dict.fromkeys(LAWS, "diffusion_pytorch_model.safetensors") | {"presence": PRESENCE}
 
 
 def pack(runs: Path, target: Path = STICKERS, only: Collection[str] = ()) -> None:
@@ -40,7 +42,7 @@ def pack(runs: Path, target: Path = STICKERS, only: Collection[str] = ()) -> Non
         half = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in tensors.items()}
         # The third is there to check the judge, so it stays outside the package.
         inside = name != "third" or target != STICKERS
-        folder = target / FOLDERS.get(name, name) if inside else third.FOLDER
+        folder = target / FOLDERS.get(name, name) if inside else readers.FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         _write(name, half, folder)
     write_manifest(target)
@@ -69,7 +71,7 @@ def _write(name: str, tensors: dict[str, Tensor], folder: Path) -> None:
         }
         _describe(folder / "open_clip_config.json", config)
         return
-    save_file(tensors, folder / f"{'diffusion_pytorch_' if name in LAWS else ''}model.safetensors")
+    save_file(tensors, folder / FILES.get(name, "model.safetensors"))
     shipped = STICKERS / folder.name / "config.json"
     if shipped.exists() and folder.parent != STICKERS:
         shutil.copy(shipped, folder)

@@ -37,7 +37,7 @@ from . import data
 from .generator import lost
 from .networks import SIZE
 from .perceptual import PUBLISHED, spoil
-from .third import Third, load_third
+from .readers import Third, load_third
 from .vqgan import LAWS
 
 CPU = torch.device("cpu")
@@ -79,6 +79,8 @@ def encoder_card(clip: Clip, n: int, seed: int) -> dict[str, float]:
     pair = unseen.colour[:, 0] * len(world.NOUNS) + unseen.noun[:, 0]
     card["held-out pair"] = _share(read_pairs(clip, features(clip, render(unseen))) == pair)
     card["retrieval of 100"] = _retrieval(clip, max(2, n // 200), rng, random.Random(seed))
+    if clip.presence:
+        return card | _crowded_and_empty(clip.presence.read, 0.0, n, rng)
     return card | _crowded_and_empty(lambda x: read_nouns(clip, features(clip, x)), REFUSED, n, rng)
 
 
@@ -86,13 +88,18 @@ def third_card(third: Third, n: int, seed: int) -> dict[str, float]:
     """Return what the third reader reads right, in percent."""
     rng = torch.Generator().manual_seed(seed)
     scenes, unseen = data.photos(n, rng), _held_out(n, rng)
-    nouns, colours = third.many(render(unseen))
-    right = (nouns.argmax(1) == unseen.noun[:, 0]) & (colours[:, 1:].argmax(1) == unseen.colour[:, 0])
+
+    def nouns(image: Tensor) -> Tensor:
+        return third.read(image)[:, : len(world.NOUNS)]
+
+    image = render(unseen)
+    colour = third.read(image)[:, len(world.NOUNS) + 1 :].argmax(1)
+    right = (nouns(image).argmax(1) == unseen.noun[:, 0]) & (colour == unseen.colour[:, 0])
     card = {
-        "noun": _share(third.many(render(scenes))[0].argmax(1) == scenes.noun[:, 0]),
+        "noun": _share(nouns(render(scenes)).argmax(1) == scenes.noun[:, 0]),
         "held-out pair": _share(right),
     }
-    return card | _crowded_and_empty(lambda x: third.many(x)[0], 0.0, n, rng)
+    return card | _crowded_and_empty(nouns, 0.0, n, rng)
 
 
 def _crowded_and_empty(

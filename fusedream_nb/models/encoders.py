@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +17,12 @@ from .clip_network import CLIPNetwork, is_plain, load_network
 from .compute import compute
 from .files import Tensors, described_by, load_strictly, read_config, read_tensors
 
+if TYPE_CHECKING:
+    from .stickers.presence import Presence
+
 AT_ONCE = 48  # pictures that are climbed at a time on a CPU: more take more memory and more time
 CONFIG = "open_clip_config.json"
+PRESENCE = "presence.safetensors"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
@@ -32,8 +36,11 @@ class Clip:
         name: used in warnings.
         mean, std: of its pictures' red, green and blue, in [0, 1].
 
-    ``at_once`` is how many augmented copies a climb holds in memory at a time.
+    ``at_once`` is how many augmented copies a climb holds in memory at a time. ``presence`` reads the nouns
+    in a picture, where an encoder has such a network beside it: the sticker judge's does.
     """
+
+    presence: Presence | None = None
 
     def __init__(
         self,
@@ -68,13 +75,19 @@ class Clip:
             load = load_network if is_plain(settings) else _open_clip
             model = load(settings, tensors, path)
         scale = {k: v for k, v in config.get("preprocess_cfg", {}).items() if k in ("mean", "std")}
-        return cls(model, _tokenizer(config.get("tokenizer"), text), name=name, **scale)
+        encoder = cls(model, _tokenizer(config.get("tokenizer"), text), name=name, **scale)
+        if (file.parent / PRESENCE).exists():
+            from .stickers.presence import load_presence
+
+            encoder.presence = load_presence(file.with_name(PRESENCE))
+        return encoder
 
     def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Self:
         """Move the encoder to a device, and choose what its image tower computes in."""
         self.dtype = dtype
         self.at_once = AT_ONCE if device.type == "cpu" else sys.maxsize
         self.model = self.model.to(device)
+        self.presence = self.presence and self.presence.to(device)
         self._shift, self._scale = self._shift.to(device), self._scale.to(device)
         self._texts = {text: vector.to(device) for text, vector in self._texts.items()}
         return self

@@ -67,7 +67,7 @@ class Reader:
     """What an encoder reads in pictures among given texts; take one that no run has climbed.
 
     Args:
-        judge: the encoder.
+        judge: the encoder. Where it has a ``presence``, that reads nouns: cosines miss a second one.
         names: what the texts stand for, as it is reported.
         texts: the texts themselves; None: a phrase for each name, which is then a noun.
     """
@@ -75,6 +75,8 @@ class Reader:
     def __init__(self, judge: Clip, names: Sequence[str], texts: Sequence[str] | None = None) -> None:
         self.judge, self.names = judge, list(names)
         self.vectors = judge.encode_text(list(texts or map(phrase, names)))
+        known = texts is None and set(names) <= set(NOUNS)
+        self.presence = getattr(judge, "presence", None) if known else None
 
     @torch.no_grad()
     def cosines(self, images: Tensor) -> Tensor:
@@ -82,13 +84,20 @@ class Reader:
         vectors = self.judge.encode_image(images.to(self.vectors.device))
         return (vectors @ self.vectors.T).float().cpu()
 
+    def scores(self, images: Tensor) -> Tensor:
+        """Return what names are ranked by [n, names]: the logits of their presence, or else the cosines."""
+        if self.presence is None:
+            return self.cosines(images)
+        found: Tensor = self.presence.read(images)
+        return found[:, [NOUNS.index(name) for name in self.names]]
+
     def __call__(self, images: Tensor) -> list[str]:
-        """Return the name with the highest cosine for each image [n, 3, h, w]."""
+        """Return the name with the highest score for each image [n, 3, h, w]."""
         return [names[0] for names in self.top(images, 1)]
 
     def top(self, images: Tensor, n: int = 2) -> list[list[str]]:
-        """Return the n names with the highest cosines for each image, the highest first."""
-        return [[self.names[i] for i in row] for row in self.cosines(images).topk(n).indices.tolist()]
+        """Return the n names with the highest scores for each image, the highest first."""
+        return [[self.names[i] for i in row] for row in self.scores(images).topk(n).indices.tolist()]
 
     def finds(self, images: Tensor, wanted: Sequence[str]) -> list[bool]:
         """Return for each image whether its best names are the wanted ones, in any order."""

@@ -20,8 +20,8 @@ from training.encoders import begin, train_encoder
 from training.networks import Perceived
 from training.pack import pack
 from training.perceptual import PUBLISHED, spoilt, train_trunk
+from training.readers import load_third, train_reader
 from training.run import Run, ema_update
-from training.third import load_third, train_third
 
 CPU = torch.device("cpu")
 
@@ -128,9 +128,9 @@ def test_the_third_reader_reads_pictures_and_says_where_there_is_nothing() -> No
     scenes = photos(100, rng)
     image = render(scenes)
     names = [NOUNS[i] for i in scenes.noun[:, 0].tolist()]
-    read = [text.split(" ")[-1] for text in third.read(image)]
+    read = [text.split(" ")[-1] for text in third.words(image)]
     assert sum(a == b for a, b in zip(read, names, strict=True)) >= 85
-    assert third.read(torch.ones(1, 3, 64, 64)) == [""]
+    assert third.words(torch.ones(1, 3, 64, 64)) == [""]
     assert [[first] for first, *_ in third.top(image, 3)] == third.top(image, 1)
 
 
@@ -140,7 +140,7 @@ def test_encoders_train_on_what_the_others_left(tmp_path: Path) -> None:
     torch.save(train_trunk(tmp_path / "trunk", 0.05, CPU, 20, 10), tmp_path / "trunk" / "weights.pt")
     clip = train_encoder("clip", tmp_path / "clip", 0.1, CPU, 24, 24)
     judge = train_encoder("judge", tmp_path / "judge", 0.1, CPU, 24, 24)
-    third = train_third(tmp_path / "third", 0.1, CPU, 24, 24)
+    third = train_reader("third", tmp_path / "third", 0.1, CPU, 24, 24)
     for tensors in (clip, judge, third):
         assert all(value.isfinite().all() for value in tensors.values())
     for name in ("trunk", "clip", "judge", "third"):
