@@ -25,7 +25,7 @@ from fusedream_nb.models.weights import entry
 from training.report import draw_samples, shipped_vqgans
 from training.vqgan import LAWS
 
-RUNS = ("clip", "judge", "trunk", "generator", "vqgan", "vqgan-painted")
+RUNS = ("clip", "judge", "generator", "presence", "third", "trunk", "vqgan", "vqgan-painted", "upscaler")
 HIDDEN = ("step", "minutes", "pictures", "weight", "auxiliary", "used", "codebook")
 
 
@@ -73,8 +73,8 @@ def reconstructions(folder: Path) -> None:
 
 def curves(logs: Path, folder: Path) -> None:
     """Copy the logs that are there, and draw what all say."""
-    figure = Figure(figsize=(9, 4.2), layout="constrained", facecolor="white")
-    for ax, name in zip(figure.subplots(2, 3).flat, RUNS, strict=True):
+    figure = Figure(figsize=(9, 6.3), layout="constrained", facecolor="white")
+    for ax, name in zip(figure.subplots(3, 3).flat, RUNS, strict=True):
         log = folder / f"log_{name}.jsonl"
         if (logs / name / "log.jsonl").exists():
             shutil.copy(logs / name / "log.jsonl", log)
