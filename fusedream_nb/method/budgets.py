@@ -81,7 +81,7 @@ FIGURES: dict[str, dict[str, tuple[Any, ...]]] = {
     # 01: pictures attacked, steps of PGD
     "fd-02": {"pictures": (4, 50, 50, 50, 50), "attack_steps": (2, 10, 10, 10, 10)},
     "fd-03": {  # 02: dogs that climb, random pictures among which they are found, batch of climbs
-        "steps": (4, 60, 100, 150, 500),
+        "steps": (4, 60, 80, 150, 500),
         "copies": (None, 8, 8, None, None),
         "runs": (3, 20, 20, 20, 20),
         "pool": (60, 800, 2000, 2000, 4000),
@@ -96,7 +96,7 @@ FIGURES: dict[str, dict[str, tuple[Any, ...]]] = {
         "measured_copies": (64, 192, 384, 384, 384),
     },
     "fd-04": {  # 04: the values of M and of k, and the M of Figure 12, which has no bank
-        "steps": (2, 40, 60, 150, 1000),
+        "steps": (2, 40, 50, 150, 1000),
         "copies": (2, 4, 8, 8, 50),
         "Ms": ((1, 4, 12), (1, 400, 10_000), (1, 400, 10_000), (1, 100, 2000), (1, 100, 1000, 10_000)),
         "ks": ((1, 2, 3), (1, 5, 15), (1, 5, 15), (1, 5, 15), (1, 5, 10, 15)),
@@ -115,7 +115,7 @@ FIGURES: dict[str, dict[str, tuple[Any, ...]]] = {
     },
     "fd-17": {  # 06: prompts, BasinCMA's population
         "M": (None, 150, 300, 500, None),
-        "steps": (6, 40, 70, 200, None),
+        "steps": (6, 40, 50, 200, None),
         "copies": (None, 4, 6, 8, None),
         "judged_copies": (None, 6, 24, 24, None),
         "prompts": (2, 5, 5, 5, 5),
@@ -179,7 +179,7 @@ FIGURES: dict[str, dict[str, tuple[Any, ...]]] = {
     },
     "new": {  # 14: seeds
         "M": (None, 50, None, None, None),
-        "steps": (2, 12, 40, 150, None),
+        "steps": (2, 12, 30, 150, None),
         "copies": (6, 10, 12, 16, None),
         "judged_copies": (None, 10, 24, 24, None),
         "lr": (None, 4e-2, None, None, None),
