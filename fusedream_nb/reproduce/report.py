@@ -56,7 +56,7 @@ class Result:
     def surprises(self, notebook: Path) -> list[str]:
         """Return how the claims' verdicts differ from those that the committed notebook shows.
 
-        Cells tagged ``close-call`` are not compared: their verdicts turn with the seed.
+        Cells tagged ``close-call`` are not compared: their verdicts turn with the seed or the budget.
         """
         shown: dict[str, str] = {}
         now = {f"{claim['figure']} · {claim['statement']}": verdict(claim) for claim in self.claims}
