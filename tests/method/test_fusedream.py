@@ -90,7 +90,8 @@ def test_a_batch_of_three_seeds_is_three_runs(models: Models, weights: str) -> N
     *_, together = fd.fusedream("a castle in the sky", models, seed=[1, 2, 3], weights=weights, **SMALL)
     for i, seed in enumerate((1, 2, 3)):
         *_, alone = fd.fusedream("a castle in the sky", models, seed=seed, weights=weights, **SMALL)
-        torch.testing.assert_close(together.image[i : i + 1], alone.image, atol=2e-3, rtol=0)
+        # Adam makes a step of any gradient, also of one that is all rounding.
+        torch.testing.assert_close(together.image[i : i + 1], alone.image, atol=5e-3, rtol=0)
         torch.testing.assert_close(together.best_score[i : i + 1], alone.best_score, atol=1e-3, rtol=0)
 
 

@@ -16,14 +16,13 @@ def page():
 
 
 def test_every_tagged_picture_is_on_a_slide_with_its_alternative_text(page):
-    shown = re.findall(r'<img alt="([^"]+)"[^>]*src="data:image/png;base64,([^"]+)"', page.replace("\n", ""))
+    shown = re.findall(r'<img alt="([^"]+)"[^>]*src="data:image/\w+;base64,([^"]+)"', page.replace("\n", ""))
     there = {base64.b64decode(picture) for _, picture in shown}
     for path in build.notebooks(["00", "12"]):
         for cell in nbformat.read(path, as_version=4).cells:
             if build.tagged(cell, "slide"):
-                pictures = [
-                    out.data["image/png"] for out in cell.outputs if "image/png" in out.get("data", {})
-                ]
+                kinds = [(out, kind) for out in cell.outputs for kind in out.get("data", {})]
+                pictures = [out.data[kind] for out, kind in kinds if kind.startswith("image/")]
                 assert pictures and all(base64.b64decode(picture) in there for picture in pictures)
     assert all(alt.strip() for alt, _ in shown)
 
