@@ -1,8 +1,8 @@
 """Two readers of pictures, and how they are trained: the judge's presence, and a third that checks the judge.
 
 Neither has words: they name the nouns in a picture, and the third also the colour of the first. Both begin
-with random weights, and share no picture with CLIP, the judge's cosines, or each other. The third is asked only
-by the report card and the benchmarks.
+with random weights, and share no picture with CLIP, the judge's cosines, or each other. The third is asked
+only by the report card and the benchmarks.
 """
 
 from __future__ import annotations
