@@ -133,7 +133,7 @@ def test_there_are_notebooks():
 
 @each_notebook
 def test_a_notebook_is_small_and_carries_no_widget_state(path):
-    assert path.stat().st_size <= 600_000
+    assert path.stat().st_size <= 400_000
     assert "widgets" not in read(path)["metadata"]
     assert "application/vnd.jupyter.widget-state+json" not in path.read_text("utf-8")
 

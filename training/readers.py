@@ -61,7 +61,12 @@ class Third(Presence):
 
 
 def load_third() -> Third:
-    """Return the third reader as it was trained."""
+    """Return the third reader; FileNotFoundError where it has not been trained here: no weights of it ship."""
+    if not (FOLDER / "model.safetensors").exists():
+        raise FileNotFoundError(
+            f"The third reader is not in {FOLDER}; train it: python -m training third --minutes 34 --out RUNS, "
+            "then python -m training.pack RUNS third."
+        )
     third = Third()
     third.load_state_dict({k: v.float() for k, v in load_file(FOLDER / "model.safetensors").items()})
     return third.eval().requires_grad_(False)

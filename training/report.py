@@ -37,7 +37,7 @@ from . import data
 from .generator import lost
 from .networks import SIZE
 from .perceptual import PUBLISHED, spoil
-from .readers import Third, load_third
+from .readers import FOLDER, Third, load_third
 from .vqgan import LAWS
 
 CPU = torch.device("cpu")
@@ -328,10 +328,11 @@ def report(models: Models, seed: int, n: int = 5000) -> dict[str, float]:
         "judge": encoder_card(models.judge, n // 2, seed + 1),
         "generator": generator_card(models, n, seed + 2),
         "lpips": perceptual_card(models, n // 10, seed + 3),
-        "third": third_card(load_third(), n // 2, seed + 6),
     }
     for name, generator in shipped_vqgans().items():
         cards[name] = vqgan_card(generator, name, n // 10, seed + 4)
+    if (FOLDER / "model.safetensors").exists():
+        cards["third"] = third_card(load_third(), n // 2, seed + 6)
     if upscaler := shipped_upscaler():
         cards["upscaler"] = upscaler_card(upscaler, models, max(1, n // 50), seed + 5)
     return {f"{name}: {what}": value for name, card in cards.items() for what, value in card.items()}

@@ -23,7 +23,7 @@ from PIL.PngImagePlugin import PngInfo
 from fusedream_nb.records import png
 
 FORMAT = 1  # of a figure's record
-QUALITY = 80  # of the JPEG that a notebook keeps of pictures; at 90 it is half as large again
+QUALITIES, MOST = (80, 65, 50, 35, 25), 45_000  # of a notebook's JPEG, and the bytes above which it is lower
 # For matplotlib.rc_context; a "$" in a prompt is a "$", and equal plots have equal bytes.
 STYLE: Any = {
     "font.size": 8,
@@ -94,8 +94,11 @@ def finish(drawing: mpl.Figure, alt: str, figure: str | None = None, *, plot: bo
 
 
 def _jpeg(picture: Image.Image) -> bytes:
-    small = io.BytesIO()
-    picture.save(small, "JPEG", quality=QUALITY, optimize=True, progressive=True)
+    for quality in QUALITIES:
+        small = io.BytesIO()
+        picture.save(small, "JPEG", quality=quality, optimize=True, progressive=True)
+        if len(small.getvalue()) <= MOST:
+            break
     return small.getvalue()
 
 
