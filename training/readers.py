@@ -64,8 +64,8 @@ def load_third() -> Third:
     """Return the third reader, whose weights do not ship; FileNotFoundError where it was not trained."""
     if not (FOLDER / "model.safetensors").exists():
         raise FileNotFoundError(
-            f"The third reader is not in {FOLDER}; train it by python -m training third --minutes 34 --out RUNS "
-            "and python -m training.pack RUNS third."
+            f"The third reader is not in {FOLDER}; train it by "
+            "python -m training third --minutes 34 --out RUNS and python -m training.pack RUNS third."
         )
     third = Third()
     third.load_state_dict({k: v.float() for k, v in load_file(FOLDER / "model.safetensors").items()})
