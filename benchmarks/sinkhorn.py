@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 import fusedream_nb as fd
+from fusedream_nb.method.fusedream import climb
 from fusedream_nb.method.latents import Plain
 from fusedream_nb.method.ot import (
     ITERATIONS,
@@ -32,7 +33,6 @@ from fusedream_nb.method.ot import (
     push_forward,
     transport_loss,
 )
-from fusedream_nb.method.run import climb
 from fusedream_nb.method.scores import PatchScore
 from fusedream_nb.method.views import Cutouts
 from fusedream_nb.models import Models

@@ -15,10 +15,9 @@ if TYPE_CHECKING:
     from fusedream_nb.method.baselines import big_sleep, naive_adam
     from fusedream_nb.method.budgets import budget
     from fusedream_nb.method.compose import compose
-    from fusedream_nb.method.fusedream import fusedream
+    from fusedream_nb.method.fusedream import climb, fusedream
     from fusedream_nb.method.latents import OverParameterised, Plain, top_k
     from fusedream_nb.method.placement import Placement, Placements
-    from fusedream_nb.method.run import climb
     from fusedream_nb.method.scores import AugCLIP, CLIPScore
     from fusedream_nb.method.search import basin_cma
     from fusedream_nb.method.transport import transport

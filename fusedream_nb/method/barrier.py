@@ -1,4 +1,4 @@
-"""Which way to step when two goals pull: the dynamic barrier (FuseDream, Eq. 6) and the other update rules.
+"""How to step: by Adam, and which way where two goals pull: dynamic barrier (FuseDream, Eq. 6) and others.
 
 ℓ is to fall and s to rise. Each rule takes the gradients ∇ℓ and ∇s [n, d] of n runs over the same d
 variables, and returns the direction v [n, d] and its coefficient λ [n]; the step is x ← x - εv.
@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 Rule = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Gradient = Sequence[Tensor]  # one a parameter
+State = dict[str, Any]  # tensors, numbers, texts, and lists and dictionaries of them
 
+BETAS, EPS = (0.9, 0.999), 1e-8  # Adam's
 FLOOR = 1e-20  # of ‖∇s‖²: far below what a climb meets, far above where float32 ends
 
 
@@ -109,3 +114,32 @@ def two_gradients(loss: Tensor, score: Tensor, parameters: Sequence[Tensor]) -> 
         parts = torch.autograd.grad(value.sum(), parameters, retain_graph=again)
         found.append(torch.cat([part.flatten(1) for part in parts], 1))
     return found[0], found[1]
+
+
+class Adam:
+    """Adam (Kingma and Ba, 2015), step for step that of torch, whose own imports torch's compiler: seconds.
+
+    θ ← θ - lr · m̂ / (√v̂ + ε), with running means m of the gradient and v of its square.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self.parameters, self.steps = parameters, 0
+        self.means, self.squares = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
+
+    @torch.no_grad()
+    def step(self, gradient: Gradient, lr: float) -> None:
+        """Move each parameter against its gradient."""
+        self.steps += 1
+        first, second = (1 - beta**self.steps for beta in BETAS)
+        for parameter, g, m, v in zip(self.parameters, gradient, self.means, self.squares, strict=True):
+            m.lerp_(g, 1 - BETAS[0])
+            v.mul_(BETAS[1]).addcmul_(g, g, value=1 - BETAS[1])
+            parameter.addcdiv_(m, (v.sqrt() / math.sqrt(second)).add_(EPS), value=-lr / first)
+
+    def state_dict(self) -> State:
+        """Return copies of the running means, and the number of steps."""
+        return deepcopy({"steps": self.steps, "means": self.means, "squares": self.squares})
+
+    def load_state_dict(self, state: State) -> None:
+        """Go to a state."""
+        vars(self).update(deepcopy(state))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fusedream_nb.models import Models
+from fusedream_nb.models.compute import side_by_side, workers
 from fusedream_nb.models.generators import Generator, Latent
 from fusedream_nb.models.perceptual import Perceptual
 
@@ -29,8 +29,6 @@ RULE, BOX = ("rule", "beta", "lam"), ("alpha", "x", "y")  # the knobs of a rule 
 BEST = ("foreground", "background", "image", "loss")  # what is kept of the best moment
 Halves = Plain | OverParameterised
 Pair = Sequence[Parameterisation | Latent]
-Part = TypeVar("Part")
-Found = TypeVar("Found")
 
 
 def compose(
@@ -382,24 +380,3 @@ def _check_boxes(places: Sequence[Placement], side: int) -> None:
                 f"The placement {place} is less than {MIN_BOX} pixels wide or high on a picture of {side}, "
                 "too small for the perceptual loss; take a larger alpha."
             )
-
-
-def workers(device: torch.device, most: int) -> int:
-    """Return how many batches go side by side, at most so many: one for each thread on a CPU, else one."""
-    return min(most, torch.get_num_threads()) if device.type == "cpu" else 1
-
-
-def side_by_side(act: Callable[[Part], Found], parts: Iterable[Part], count: int) -> list[Found]:
-    """Return what acting on every part gives, each in a thread with one core, ``count`` at a time.
-
-    On a CPU this is faster than all threads for one small batch. The parts must not share randomness or
-    tensors. Raises what an act raises, after those under way have ended.
-    """
-    if count == 1:
-        return [act(part) for part in parts]
-    before = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(act, parts))
-    finally:
-        torch.set_num_threads(before)  # what the pool's threads set is what later ones begin with

@@ -1,4 +1,4 @@
-"""FuseDream for single pictures (Algorithm 1 of the paper): start, over-parameterise, climb."""
+"""FuseDream for single pictures (Algorithm 1 of the paper), and climbs of a score of your own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .budgets import Budget
 from .config import RunConfig, Seeds, Sizes, Texts, configure
 from .latents import OverParameterised, Parameterisation, Plain, Sampler, Weights, normal_y, top_k
 from .run import Run, S, Step
-from .scores import AugCLIP
+from .scores import AugCLIP, Rng, Score
 
 Start: TypeAlias = "Parameterisation | Latent | Picture"
 StartY = Literal["classes", "normal", "nearest"]
@@ -177,3 +177,21 @@ def given(start: Any, n: int, generator: Generator) -> Parameterisation:  # noqa
     if len(begin.combine()) != n:
         raise ValueError(f"{n} pictures require a start of {n} latents, not {len(begin.combine())}.")
     return begin
+
+
+def climb(
+    generator: Generator,
+    score: Score,
+    start: Parameterisation,
+    rng: Rng,
+    *,
+    steps: int,
+    lr: float = 5e-3,
+    fixed_score: Score | None = None,
+) -> Run[Step]:
+    """Return a run that maximises a score of your own by Adam (FuseDream, Algorithm 1, line 3).
+
+    ``fixed_score`` decides which picture is best (default: the score itself, with its randomness); after each
+    step the latents are clamped to the generator's valid set.
+    """
+    return Run(generator, score, rng, steps=steps, lr=lr, start=start, fixed_score=fixed_score, noise=0.0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from copy import copy, deepcopy
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fusedream_nb.models.generators import Generator, Latent
 
+from .barrier import Adam, Gradient, State
 from .budgets import Budget
 from .config import RunConfig, as_knob, check_lr, check_prompts, validate
 from .latents import Parameterisation, Plain, noisy
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from fusedream_nb.models import Models
 
 CHECK_EVERY = 5  # steps between two looks at whether the picture is the best so far
-BETAS, EPS = (0.9, 0.999), 1e-8  # Adam's
-Gradient = Sequence[Tensor]  # one a parameter
-State = dict[str, Any]  # tensors, numbers, texts, and lists and dictionaries of them
 
 
 @dataclass(frozen=True)
@@ -72,35 +70,6 @@ S = TypeVar("S", bound=Step)
 
 class Refused(ValueError):
     """A value that a knob does not take; the run is as it was, and can go on."""
-
-
-class Adam:
-    """Adam (Kingma and Ba, 2015), step for step that of torch, whose own imports torch's compiler: seconds.
-
-    θ ← θ - lr · m̂ / (√v̂ + ε), with running means m of the gradient and v of its square.
-    """
-
-    def __init__(self, parameters: Sequence[Tensor]) -> None:
-        self.parameters, self.steps = parameters, 0
-        self.means, self.squares = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
-
-    @torch.no_grad()
-    def step(self, gradient: Gradient, lr: float) -> None:
-        """Move each parameter against its gradient."""
-        self.steps += 1
-        first, second = (1 - beta**self.steps for beta in BETAS)
-        for parameter, g, m, v in zip(self.parameters, gradient, self.means, self.squares, strict=True):
-            m.lerp_(g, 1 - BETAS[0])
-            v.mul_(BETAS[1]).addcmul_(g, g, value=1 - BETAS[1])
-            parameter.addcdiv_(m, (v.sqrt() / math.sqrt(second)).add_(EPS), value=-lr / first)
-
-    def state_dict(self) -> State:
-        """Return copies of the running means, and the number of steps."""
-        return deepcopy({"steps": self.steps, "means": self.means, "squares": self.squares})
-
-    def load_state_dict(self, state: State) -> None:
-        """Go to a state."""
-        vars(self).update(deepcopy(state))
 
 
 class Run(Iterator[S]):
@@ -310,18 +279,11 @@ class Run(Iterator[S]):
         self._start, self.adam = start, Adam([p.requires_grad_() for p in start.parameters()])
 
     def _report(self) -> S:
-        common = {
-            "index": self.index,
-            "total": self.total,
-            "image": self.image,
-            "score": self.value,
-            "best_image": self.best["image"],
-            "best_score": self.best_score,
-            "latent": self.start.combine().map(Tensor.detach),
-            "knobs": dict(self.knobs),
-            "seconds": time.monotonic() - self._began,
-        }
-        return self.steps(**{**common, **self.own()})  # type: ignore[return-value]
+        known: dict[str, Any] = {"index": self.index, "total": self.total, "knobs": dict(self.knobs)}
+        known |= {"image": self.image, "score": self.value, "latent": self.start.combine().map(Tensor.detach)}
+        known |= {"best_image": self.best["image"], "best_score": self.best_score}
+        known["seconds"] = time.monotonic() - self._began
+        return self.steps(**known | self.own())  # type: ignore[return-value]
 
     # Knobs.
 
@@ -424,21 +386,3 @@ class Run(Iterator[S]):
         """End the run and let go of what it holds in memory; ``step`` and ``log`` stay."""
         self._closed, self._start, self._gradient = True, None, ()
         vars(self).pop("adam", None)
-
-
-def climb(
-    generator: Generator,
-    score: Score,
-    start: Parameterisation,
-    rng: Rng,
-    *,
-    steps: int,
-    lr: float = 5e-3,
-    fixed_score: Score | None = None,
-) -> Run[Step]:
-    """Return a run that maximises a score of your own by Adam (FuseDream, Algorithm 1, line 3).
-
-    ``fixed_score`` decides which picture is best (default: the score itself, with its randomness); after each
-    step the latents are clamped to the generator's valid set.
-    """
-    return Run(generator, score, rng, steps=steps, lr=lr, start=start, fixed_score=fixed_score, noise=0.0)

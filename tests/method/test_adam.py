@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fusedream_nb.method.run import Adam
+from fusedream_nb.method.barrier import Adam
 
 
 def problem(seed: int) -> tuple[list[Tensor], Tensor]:

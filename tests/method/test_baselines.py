@@ -23,8 +23,8 @@ from fusedream_nb.method.baselines import (
     draw_crops,
     naive_adam,
 )
+from fusedream_nb.method.fusedream import climb
 from fusedream_nb.method.latents import Plain
-from fusedream_nb.method.run import climb
 from fusedream_nb.models import Models
 from fusedream_nb.models.biggan import BigGANDeep
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 import fusedream_nb as fd
+from fusedream_nb.method.fusedream import climb
 from fusedream_nb.method.latents import OverParameterised
-from fusedream_nb.method.run import climb
 from fusedream_nb.method.scores import Score
 from fusedream_nb.models import Models
 from fusedream_nb.models.generators import Latent, nearest_classes

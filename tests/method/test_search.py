@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import fusedream_nb as fd
+from fusedream_nb.method.fusedream import climb
 from fusedream_nb.method.latents import Plain
-from fusedream_nb.method.run import climb
 from fusedream_nb.method.scores import Score
 from fusedream_nb.method.search import BasinCMARun, Law, Schedule
 from fusedream_nb.models import Models

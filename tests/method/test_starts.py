@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fusedream_nb as fd
+from fusedream_nb.method.fusedream import climb
 from fusedream_nb.method.latents import OverParameterised, Plain, interpolate, normal_y, top_k
-from fusedream_nb.method.run import climb
 from fusedream_nb.models import Models
 from fusedream_nb.models.generators import Latent
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 import fusedream_nb as fd
-from fusedream_nb.method.compose import CompositionRun, side_by_side, workers
+from fusedream_nb.method.compose import CompositionRun
 from fusedream_nb.method.placement import PLACEMENTS
 from fusedream_nb.models import Models
+from fusedream_nb.models.compute import side_by_side, workers
 
 CPU = torch.device("cpu")
 SMALL = replace(fd.budget("quick"), M=6, k=2, steps=2, copies=2, start_copies=1, judged_copies=2)

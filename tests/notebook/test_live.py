@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 import fusedream_nb as fd
 from fusedream_nb.method.budgets import Budget
 from fusedream_nb.method.config import RunConfig
+from fusedream_nb.method.fusedream import climb
 from fusedream_nb.method.latents import Plain
-from fusedream_nb.method.run import Run, climb
+from fusedream_nb.method.run import Run
 from fusedream_nb.method.scores import Score
 from fusedream_nb.models import Models
 from fusedream_nb.models.generators import Latent
