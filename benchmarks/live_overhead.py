@@ -12,8 +12,8 @@ import psutil
 
 import fusedream_nb as fd
 from fusedream_nb.models import Models
+from fusedream_nb.notebook.live import Session
 from fusedream_nb.notebook.panel import Panel
-from fusedream_nb.notebook.session import Session
 
 
 def main() -> None:

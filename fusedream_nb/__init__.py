@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fusedream_nb.method.transport import transport
     from fusedream_nb.method.views import Cutouts
     from fusedream_nb.models import load
+    from fusedream_nb.models.compute import machine
     from fusedream_nb.notebook.claims import check, claim
     from fusedream_nb.notebook.live import live
     from fusedream_nb.notebook.show import grid

@@ -1,7 +1,8 @@
-"""How networks are run: in which precision, on how many pictures at once, in which threads."""
+"""How networks are run: on what, in which precision, on how many pictures at once, in which threads."""
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -148,3 +149,14 @@ def side_by_side(act: Callable[[Part], Found], parts: Iterable[Part], count: int
             return list(pool.map(act, parts))
     finally:
         torch.set_num_threads(before)  # what the pool's threads set is what later ones begin with
+
+
+def machine() -> str:
+    """Return the GPU's name and memory or, where there is none, what to do about it."""
+    if torch.cuda.is_available():
+        gpu = torch.cuda.get_device_properties(0)
+        return f"GPU: {gpu.name}, {gpu.total_memory / 1e9:.0f} GB"
+    if torch.backends.mps.is_available():
+        return "GPU: Apple's"
+    click = ": choose Runtime, Change runtime type, T4 GPU" if "COLAB_RELEASE_TAG" in os.environ else ""
+    return f"No GPU. The stickers need none; other models are slow without one{click}."

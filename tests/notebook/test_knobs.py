@@ -9,8 +9,8 @@ import pytest
 import fusedream_nb as fd
 from fusedream_nb.method.budgets import Budget
 from fusedream_nb.models import Models
-from fusedream_nb.notebook.knobs import Controls
-from fusedream_nb.notebook.session import Session
+from fusedream_nb.notebook.live import Session
+from fusedream_nb.notebook.panel import Controls
 
 TINY = Budget("tiny", M=4, k=2, steps=6, copies=2, lr=0.02, start_copies=1, judged_copies=2)
 

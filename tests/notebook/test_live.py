@@ -20,11 +20,9 @@ from fusedream_nb.method.scores import Score
 from fusedream_nb.models import Models
 from fusedream_nb.models.generators import Latent
 from fusedream_nb.notebook import live as drivers
-from fusedream_nb.notebook import session as sessions
-from fusedream_nb.notebook.knobs import KNOBS, SEED, knobs_of
-from fusedream_nb.notebook.live import choose, drive
-from fusedream_nb.notebook.panel import svg
-from fusedream_nb.notebook.session import Session
+from fusedream_nb.notebook import live as sessions
+from fusedream_nb.notebook.live import Session, choose, drive
+from fusedream_nb.notebook.panel import KNOBS, SEED, knobs_of, svg
 
 TINY = Budget("tiny", M=4, k=2, steps=6, copies=2, lr=0.02, start_copies=1, judged_copies=2)
 

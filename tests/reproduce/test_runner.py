@@ -27,7 +27,7 @@ from fusedream_nb.reproduce import report, runner
 HOSTILE = '<script>alert(1)</script> | `$x$` & "q" ![x](javascript:y) **b**'
 DRAW = """
 from fusedream_nb.notebook.claims import claim
-from fusedream_nb.notebook.figure import blank, finish
+from fusedream_nb.notebook.show import blank, finish
 
 canvas = blank(2, 1, ALT)
 canvas.subplots().plot([SEED, 2])
