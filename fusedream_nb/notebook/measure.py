@@ -164,12 +164,9 @@ def last(run: Iterable[S]) -> S:
 
 
 def moments(run: Iterable[S], count: int) -> list[S]:
-    """Take all steps of a run; return about count of them, evenly spaced, the first and the last included."""
-    kept = []
-    for step in run:
-        if step.index % max(1, step.total // max(1, count - 1)) == 0 or step.index == step.total:
-            kept.append(step)
-    return kept
+    """Take all steps of a run; return count of them (at least two), evenly spaced, the first and last too."""
+    parts = max(1, count - 1)
+    return [step for step in run if step.index in {round(i * step.total / parts) for i in range(parts + 1)}]
 
 
 def gradient_lengths(
