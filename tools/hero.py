@@ -9,7 +9,6 @@ import torch
 
 import fusedream_nb as fd
 from fusedream_nb.method.bank import widened
-from fusedream_nb.notebook import show
 from fusedream_nb.notebook.measure import last, start_score
 
 PROMPTS = (
@@ -31,7 +30,7 @@ def main() -> None:
     parser.add_argument("target", type=Path)
     parser.add_argument("--budget", default="quick")
     given = parser.parse_args()
-    models, show.COLOURS = fd.load(), {256: 10**9}
+    models = fd.load()
     sizes = widened(fd.budget(given.budget), models, [0])
     luck, made = [], []
     for prompt in PROMPTS:
