@@ -29,6 +29,7 @@ from fusedream_nb.models.stickers.nouns import NOUNS
 from fusedream_nb.models.vqgan import VQGAN
 
 THINGS = ("dog", "cat", "bird", "fish", "butterfly", "car", "ship", "house", "church", "mushroom", "flower")
+READ = 64  # pictures that a Reader holds in memory at a time
 S = TypeVar("S", bound=Step)
 
 
@@ -81,8 +82,8 @@ class Reader:
     @torch.no_grad()
     def cosines(self, images: Tensor) -> Tensor:
         """Return the cosines [n, names] of images [n, 3, h, w] in [-1, 1], on the CPU."""
-        vectors = self.judge.encode_image(images.to(self.vectors.device))
-        return (vectors @ self.vectors.T).float().cpu()
+        parts = images.to(self.vectors.device).split(READ)
+        return torch.cat([self.judge.encode_image(part) @ self.vectors.T for part in parts]).float().cpu()
 
     def scores(self, images: Tensor) -> Tensor:
         """Return what names are ranked by [n, names]: the logits of their presence, or else the cosines."""
