@@ -1,8 +1,8 @@
 """Two readers of pictures, and how they are trained: the judge's presence, and a third that checks the judge.
 
-Neither has words: they name the nouns in a picture, and the third also the colour of the first. Both begin
-with random weights, and share no picture with CLIP, the judge's cosines, or each other. The third is asked
-only by the report card and the benchmarks.
+Neither has words: they name the nouns in a picture, and the third also the colour of the first. They share
+no picture with CLIP, the judge's cosines, or each other. The presence goes on from what ships; the third,
+which does not ship, begins with random weights, and only the report card and the benchmarks ask it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from fusedream_nb.models.encoders import PRESENCE
 from fusedream_nb.models.stickers import nouns as world
-from fusedream_nb.models.stickers.presence import Presence
+from fusedream_nb.models.stickers.presence import SIZES, Presence, load_presence
+from fusedream_nb.models.weights import STICKERS
 
 from . import data
 from .climbs import Climbs
@@ -25,10 +27,10 @@ from .encoders import STARTS, World, begin, uphill
 from .run import Run, ema_update
 
 FOLDER = Path(__file__).with_name("third")
-SEEDS = {"third": 1303, "presence": 1707}
-RATE = 2e-3  # AdamW's
+SEEDS = {"third": 1303, "presence": 2707}
+RATES = {"third": 2e-3, "presence": 1e-3}  # AdamW's
 STAINED = 0.5  # weight of climbed pictures, in which nothing is to be seen
-PASTED = {"rich": 0.3, "empty": 0.08, "pasted": 0.34, "crops": 0.12}  # shares of what presence is shown
+PASTED = {"rich": 0.22, "empty": 0.08, "pasted": 0.5, "crops": 0.08}  # shares of what presence is shown
 
 
 class Third(Presence):
@@ -40,9 +42,9 @@ class Third(Presence):
     def __init__(self) -> None:
         super().__init__((24, 48, 96, 192), (2, 2, 2), NOUNS + COLOURS + 1)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor, size: int = SIZES[0]) -> Tensor:
         """Return the logits of nouns, then of colours."""
-        nouns, colours = self.cells(image).split([NOUNS, COLOURS + 1], 1)
+        nouns, colours = self.cells(image, size).split([NOUNS, COLOURS + 1], 1)
         there = nouns.logsumexp(2)
         seen = nouns.gather(1, there.argmax(1)[:, None, None].expand(-1, 1, nouns.shape[2])).softmax(2)
         return torch.cat([there, (colours * seen).sum(2)], 1)
@@ -85,8 +87,11 @@ def train_reader(
     rng = torch.Generator().manual_seed(SEEDS[name])
     own = torch.Generator(device).manual_seed(SEEDS[name])
     torch.manual_seed(SEEDS[name])
-    model: Presence = Third() if name == "third" else Presence()
-    nn.init.constant_(model.votes.bias, -7.0)  # few cells see a noun at first
+    if name == "third":
+        model: Presence = Third()
+        nn.init.constant_(model.votes.bias, -7.0)  # few cells see a noun at first
+    else:
+        model = load_presence(STICKERS / "judge" / PRESENCE).requires_grad_(True)
     model = model.to(device, memory_format=torch.channels_last)
     average = copy.deepcopy(model).requires_grad_(False)
     optimiser = torch.optim.AdamW(model.parameters(), weight_decay=1e-3)
@@ -104,7 +109,10 @@ def train_reader(
         image = data.soften(data.perturb(chosen.image, rng), rng)
         shown, aim = climbs.show()
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            read = model(torch.cat([image, shown]).contiguous(memory_format=torch.channels_last))
+            pictures = torch.cat([image, shown])
+            pictures = pictures.flip(-1) if torch.rand(()) < 0.5 else pictures
+            size = SIZES[int(torch.rand(()) < 0.5)]
+            read = model(pictures.contiguous(memory_format=torch.channels_last), size)
         nouns, present = read[:, :NOUNS], chosen.present().to(device)
         share = present / present.sum(1, keepdim=True).clamp(min=1)
         named = -(share * nouns[:batch].log_softmax(1)).sum(1).mean()
@@ -115,7 +123,7 @@ def train_reader(
             colour = chosen.readings()["colour"]
             colour[chosen.scenes.noun[:, 1] >= 0] = -1  # of two objects: whose?
             loss = loss + 0.3 * F.cross_entropy(read[:batch, NOUNS:], colour.to(device), ignore_index=-1)
-        run.set_rate(optimiser, RATE)
+        run.set_rate(optimiser, RATES[name])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)

@@ -102,13 +102,15 @@ FIGURES: dict[str, dict[str, tuple[Any, ...]]] = {
         "ks": ((1, 2, 3), (1, 5, 15), (1, 5, 15), (1, 5, 15), (1, 5, 10, 15)),
         "far": (12, 400, 400, 2000, 10_000),
     },
-    "fd-01": {  # 05: the seeds' bank, of which a run is charged M; seeds, seeds of many prompts, runs at once
+    # 05: the seeds' bank, of which a run is charged M; seeds, of three methods, of many prompts; runs at once
+    "fd-01": {
         "bank": (60, 10_000, 10_000, 2500, 50_000),
         "M": (None, 100, 100, 500, None),
         "steps": (2, 30, 50, 150, None),
         "copies": (None, 4, 6, 8, None),
         "judged_copies": (None, 8, 24, 24, None),
         "seeds": (3, 5, 5, 5, 5),
+        "compared": (3, 5, 12, 5, 5),
         "few": (1, 2, 3, 3, 5),
         "together": (4, 12, 15, 5, 5),
         "pairs": (2, 12, 20, 100, 200),
@@ -137,14 +139,15 @@ FIGURES: dict[str, dict[str, tuple[Any, ...]]] = {
         "lr": (None, 5e-2, None, None, None),
         "prompts": (2, 10, 10, 5, 10),
     },
-    "fd-09": {  # 09: the seeds' bank, seeds, whether all placements are tried, seeds of Figure 10, those kept
+    # 09: the seeds' bank, seeds, how many placements go on (0: one is tried), seeds of Figure 10, those kept
+    "fd-09": {
         "bank": (24, 10_000, 10_000, 10_000, 500_000),
-        "steps": (2, 25, 60, 100, None),
-        "copies": (None, 4, 8, 8, None),
+        "steps": (2, 25, 40, 100, None),
+        "copies": (None, 4, 6, 8, None),
         "judged_copies": (None, 8, 24, 24, None),
         "lr": (None, 4e-2, None, None, None),
         "seeds": (1, 5, 5, 5, 5),
-        "search": (False, False, False, False, True),
+        "search": (0, 0, 1, 0, 18),
         "tried": (2, 10, 50, 50, 50),
         "kept": (2, 8, 36, 36, 36),
     },

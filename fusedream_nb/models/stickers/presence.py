@@ -16,7 +16,7 @@ from fusedream_nb.models.files import load_strictly, read_tensors
 
 from .nouns import NOUNS
 
-SIZE = 64  # pixels of a picture's shorter side
+SIZES = (64, 80)  # pixels of a picture's shorter side, at which it is read
 
 
 class Presence(nn.Module):
@@ -37,23 +37,30 @@ class Presence(nn.Module):
             self.features.append(_Block(a, b, stride))
         self.votes = nn.Conv2d(widths[-1], classes, 1)
 
-    def cells(self, image: Tensor) -> Tensor:
-        """Return the votes [n, classes, cells] of every cell."""
-        scale = SIZE / min(image.shape[-2:])
+    def cells(self, image: Tensor, size: int = SIZES[0]) -> Tensor:
+        """Return the votes [n, classes, cells] of every cell, the picture's shorter side ``size`` pixels."""
+        scale = size / min(image.shape[-2:])
         if scale != 1:
             size = [round(side * scale) for side in image.shape[-2:]]
             image = F.interpolate(image, size, mode="bicubic", antialias=True).clamp(-1, 1)
         votes: Tensor = self.votes(self.features(image))
         return votes.flatten(2).float()
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Return the logits [n, classes]."""
-        return self.cells(image).logsumexp(2)
+    def forward(self, image: Tensor, size: int = SIZES[0]) -> Tensor:
+        """Return the logits [n, classes], the picture's shorter side ``size`` pixels."""
+        return self.cells(image, size).logsumexp(2)
 
     @torch.no_grad()
     def read(self, image: Tensor) -> Tensor:
-        """Return the logits [n, classes] of many pictures, a hundred at a time, on the CPU."""
-        return torch.cat([self(part.to(self.votes.weight)) for part in image.split(100)]).cpu()
+        """Return the logits [n, classes] of many pictures, a hundred at a time, on the CPU.
+
+        They are the mean over both sizes, of the picture and of its mirror image.
+        """
+        found = []
+        for part in image.to(self.votes.weight).split(100):
+            views = [self(seen, size) for size in SIZES for seen in (part, part.flip(-1))]
+            found.append(torch.stack(views).mean(0))
+        return torch.cat(found).cpu()
 
 
 class _Block(nn.Module):

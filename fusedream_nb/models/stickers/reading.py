@@ -79,7 +79,16 @@ def read_nouns(clip: Clip, vectors: Tensor) -> Tensor:
     return vectors @ clip.encode_text([f"a photo of {article(noun)}" for noun in world.NOUNS]).T
 
 
-def read_pairs(clip: Clip, vectors: Tensor) -> Tensor:
-    """Return the best (colour, noun) [n] of all pairs, as colour * nouns + noun."""
+@torch.no_grad()
+def read_pairs(clip: Clip, image: Tensor) -> Tensor:
+    """Return the best (colour, noun) [n] of all pairs in images [n, 3, h, w], as colour * nouns + noun.
+
+    With a presence it names the noun, and the cosines choose among that noun's colours.
+    """
     pairs = [f"a photo of {article(f'{c} {n}')}" for c in world.COLOURS for n in world.NOUNS]
-    return (vectors @ clip.encode_text(pairs).T).argmax(1)
+    cosines = features(clip, image) @ clip.encode_text(pairs).T
+    if clip.presence is None:
+        return cosines.argmax(1)
+    noun = clip.presence.read(image).argmax(1).to(cosines.device)
+    rows = torch.arange(len(noun), device=noun.device)
+    return cosines.view(len(noun), -1, len(world.NOUNS))[rows, :, noun].argmax(1) * len(world.NOUNS) + noun

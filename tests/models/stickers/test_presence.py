@@ -46,6 +46,14 @@ def test_the_reading_does_not_depend_on_a_pictures_size(models: Models) -> None:
         assert sum(a == b for a, b in zip(shown, names, strict=True)) >= 36
 
 
+def test_a_picture_and_its_mirror_image_read_the_same(models: Models) -> None:
+    presence = models.judge.presence
+    assert presence is not None
+    images, _ = singles(8)
+    torch.testing.assert_close(presence.read(images), presence.read(images.flip(-1)), rtol=0, atol=1e-4)
+    assert (presence(images) - presence(images.flip(-1))).abs().max() > 0.01  # one view alone does not
+
+
 def test_one_cell_that_sees_a_noun_is_enough() -> None:
     network = Presence().eval()
     with torch.no_grad():
