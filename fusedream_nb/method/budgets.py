@@ -142,8 +142,8 @@ FIGURES: dict[str, dict[str, tuple[Any, ...]]] = {
     # 09: the seeds' bank, seeds, how many placements go on (0: one is tried), seeds of Figure 10, those kept
     "fd-09": {
         "bank": (24, 10_000, 10_000, 10_000, 500_000),
-        "steps": (2, 25, 40, 100, None),
-        "copies": (None, 4, 6, 8, None),
+        "steps": (2, 25, 60, 100, None),
+        "copies": (None, 4, 8, 8, None),
         "judged_copies": (None, 8, 24, 24, None),
         "lr": (None, 4e-2, None, None, None),
         "seeds": (1, 5, 5, 5, 5),
