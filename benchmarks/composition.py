@@ -37,7 +37,12 @@ PROMPTS = {  # foreground, relation, background: 30 in all
     )
 }
 CEILING = 5  # faultless pastes of each prompt
-WAYS = {"single": "one picture", "bilevel": "composed, bi-level", "augclip": "composed, AugCLIP alone"}
+WAYS = {
+    "single": "one picture",
+    "pasted": "composed, bi-level, before blending",
+    "bilevel": "composed, bi-level",
+    "augclip": "composed, AugCLIP alone",
+}
 
 
 def pastes(models: Models, texts: Sequence[str], place: Placement) -> torch.Tensor:
@@ -78,6 +83,7 @@ def main() -> None:
             where = Placements.of(places, given.keep)
             end = last(fd.compose(prompt, models, placements=where, rule=rule, start=(front, back), **same))
             pictures[way], won = end.blended(), end.winner
+            pictures.setdefault("pasted", end.best_image[[won]])  # bi-level's, which is first
             row["augclip_fixed"][way], row["lpips"][way] = float(end.judged[won]), float(end.loss[won])
             places = [end.placements[won]]
         keep(given.out, prompt, **pictures)
