@@ -41,8 +41,8 @@ class Presence(nn.Module):
         """Return the votes [n, classes, cells] of every cell, the picture's shorter side ``size`` pixels."""
         scale = size / min(image.shape[-2:])
         if scale != 1:
-            size = [round(side * scale) for side in image.shape[-2:]]
-            image = F.interpolate(image, size, mode="bicubic", antialias=True).clamp(-1, 1)
+            sides = [round(side * scale) for side in image.shape[-2:]]
+            image = F.interpolate(image, sides, mode="bicubic", antialias=True).clamp(-1, 1)
         votes: Tensor = self.votes(self.features(image))
         return votes.flatten(2).float()
 
