@@ -123,7 +123,7 @@ def test_climbs_go_uphill_and_begin_again_when_they_are_old() -> None:
 
 
 def test_the_third_reader_names_what_its_votes_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With votes that do not depend on the picture: 16 cells raise a logit by log 16."""
+    """With votes that do not depend on the picture, 16 cells raise a logit by log 16, and 25 by log 25."""
     third = Third().eval()
     with torch.no_grad():
         third.votes.weight.zero_()
@@ -132,7 +132,8 @@ def test_the_third_reader_names_what_its_votes_say(monkeypatch: pytest.MonkeyPat
     assert third.words(image) == ["", ""]
     third.votes.bias.data[3], third.votes.bias.data[len(NOUNS) + 1] = 1.0, 2.0
     assert third.words(image) == [f"{COLOURS[0]} {NOUNS[3]}"] * 2
-    torch.testing.assert_close(third.read(image)[:, 3], torch.full((2,), 16.0).log() + 1)
+    torch.testing.assert_close(third(image)[:, 3], torch.full((2,), 16.0).log() + 1)
+    torch.testing.assert_close(third.read(image)[:, 3], torch.full((2,), 16.0 * 25).sqrt().log() + 1)
     assert [row[0] for row in third.top(image, 2)] == [NOUNS[3]] * 2
     monkeypatch.setattr(readers, "FOLDER", tmp_path)
     with pytest.raises(FileNotFoundError, match="training third"):
