@@ -207,7 +207,23 @@ class PatchScore(Score):
         return -self.seen.loss
 
     def match(self, image: Tensor, places: Places) -> Match:
-        """Match the patches of pictures [n, 3, h, w], in given places, with the prompts."""
+        """Match the patches of pictures [n, 3, h, w], in given places, with the prompts; once differentiable.
+
+        As many pictures are read together as have ``clip.at_once`` patches, but one at least. Each group's
+        gradient is taken at once, so that only one group's activations are in memory.
+        """
+        wanted = torch.is_grad_enabled() and image.requires_grad
+        each = max(1, self.clip.at_once // places.count)
+        parts, slopes = [], []
+        for held, some in zip(image.detach().split(each), places.split(each, 0), strict=True):
+            parts.append(self._match(held.requires_grad_(wanted), some))
+            if wanted:
+                slopes.append(torch.autograd.grad(parts[-1][0].sum(), held)[0])
+        loss, costs, plan, tangents = (torch.cat(part).detach() for part in zip(*parts, strict=True))
+        loss = views.with_gradient(image, loss, torch.cat(slopes)) if wanted else loss
+        return Match(loss, costs, plan, tangents, places)
+
+    def _match(self, image: Tensor, places: Places) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         u = self.clip.encode_image(views.cut(image, places, self.clip.size)).unflatten(0, (len(image), -1))
         costs = self.distance(u, self.vectors)
         if self.loss == "mean":
@@ -215,8 +231,7 @@ class PatchScore(Score):
         else:
             loss, (plan, *_) = ot.transport_loss(costs, self.epsilon * ot.cost_scale(costs), self.weights)
         gradient = ot.pull_back(self.distance, u, self.vectors, plan)
-        tangents = ot.push_forward(self.distance, u, self.vectors, gradient)
-        return Match(loss, costs.detach(), plan, tangents.detach(), places)
+        return loss, costs, plan, ot.push_forward(self.distance, u, self.vectors, gradient)
 
 
 def listed(prompts: Prompt | Sequence[Prompt]) -> list[str | Tensor | PictureFile]:

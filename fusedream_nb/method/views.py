@@ -51,9 +51,9 @@ class Numbers:
         """Use the views of one picture for each of n pictures."""
         return self.map(lambda t: t.expand(n, -1))
 
-    def split(self, count: int) -> list[Self]:
-        """Return the numbers of so many views of each picture, and of the next ones, until the end."""
-        parts = zip(*(t.split(count, 1) for t in vars(self).values()), strict=True)
+    def split(self, count: int, axis: int = 1) -> list[Self]:
+        """Return the numbers of so many views of each picture, or along axis 0 pictures, until the end."""
+        parts = zip(*(t.split(count, axis) for t in vars(self).values()), strict=True)
         return [type(self)(*part) for part in parts]
 
 
@@ -288,12 +288,15 @@ def _mean(part: Part, image: Tensor, numbers: Numbers, at_once: int) -> Tensor:
             if wanted:
                 slope += torch.autograd.grad(value.sum(), held)[0]
         total += value.detach()
-    return _WithGradient.apply(image, total, slope) if wanted else total
+    return with_gradient(image, total, slope) if wanted else total
+
+
+def with_gradient(image: Tensor, value: Tensor, slope: Tensor) -> Tensor:
+    """Return values [n] of images [n, 3, h, w] whose gradient [n, 3, h, w] is known already."""
+    return _WithGradient.apply(image, value, slope)
 
 
 class _WithGradient(torch.autograd.Function):
-    """Values [n] of images, whose gradient [n, 3, h, w] is known already."""
-
     @staticmethod
     def forward(ctx: Any, image: Tensor, value: Tensor, slope: Tensor) -> Tensor:  # noqa: ANN401
         ctx.save_for_backward(slope)

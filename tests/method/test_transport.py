@@ -51,6 +51,23 @@ def test_the_loss_falls_along_its_own_gradient(
     assert (after.loss < before.loss).all()
 
 
+@pytest.mark.parametrize("loss", ["transport", "mean"])
+def test_pictures_that_are_read_in_groups_match_as_in_one(
+    models: Models, pictures: Tensor, rng: torch.Generator, monkeypatch: pytest.MonkeyPatch, loss: str
+) -> None:
+    score = PatchScore(models.clip, PROMPTS, Cutouts(8), loss=loss)
+    places, image, weights = score.sample(3, rng), pictures[:3].clone(), torch.tensor([1.0, 2.0, -3.0])
+    found = []
+    for at_once in (24, 16, 1):
+        monkeypatch.setattr(models.clip, "at_once", at_once)
+        match = score.match(image.requires_grad_(), places)
+        slope = torch.autograd.grad((weights * match.loss).sum(), image)[0]
+        found.append((match.loss.detach(), match.costs, match.plan, match.tangents, slope))
+        assert not score.match(image.detach(), places).loss.requires_grad
+    for other in found[1:]:  # transport's plans agree to Sinkhorn's tolerance: a batch stops together
+        torch.testing.assert_close(other, found[0], atol=1e-4, rtol=1e-2)
+
+
 def test_transport_tells_patches_apart_and_the_mean_does_not(
     models: Models, pictures: Tensor, rng: torch.Generator
 ) -> None:
